@@ -1,0 +1,80 @@
+//! [`Fault`]: the one error that crosses module borders. It says what a person may read, what belongs in the log
+//! only, and whether trying again can help. Engines keep their own error types inside their folder.
+
+use std::fmt;
+use std::time::Duration;
+
+/// What a failure means for the work that met it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultClass {
+    /// Trying again later may work: time-outs, 5xx, 429, a lost connection, a tracker that is away.
+    Transient,
+    /// Trying again cannot work without a change by a person: bad input, wrong credentials, a missing object.
+    Permanent,
+    /// The bytes are not the ones that were promised. The method that brought them must not be asked for that file again.
+    Corrupt,
+    /// No space, read-only file system, unreadable file: this machine needs a person.
+    Local,
+}
+
+/// An error with a text for the client and a detail for the log.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    pub class: FaultClass,
+    /// Safe for clients, `.err` files and the database: says what happened, to what, and what to do. Never a secret.
+    pub message: String,
+    /// For the log only.
+    pub detail: Option<String>,
+    /// The package file that is affected (relative path), where there is one.
+    pub file: Option<String>,
+    /// What a server asked us to wait (`Retry-After`).
+    pub retry_after: Option<Duration>,
+}
+
+impl Fault {
+    pub fn new(class: FaultClass, message: impl Into<String>) -> Self {
+        Self { class, message: message.into(), detail: None, file: None, retry_after: None }
+    }
+    pub fn transient(message: impl Into<String>) -> Self {
+        Self::new(FaultClass::Transient, message)
+    }
+    pub fn permanent(message: impl Into<String>) -> Self {
+        Self::new(FaultClass::Permanent, message)
+    }
+    pub fn corrupt(message: impl Into<String>) -> Self {
+        Self::new(FaultClass::Corrupt, message)
+    }
+    pub fn local(message: impl Into<String>) -> Self {
+        Self::new(FaultClass::Local, message)
+    }
+    /// Adds what only the log should hold.
+    pub fn detail(mut self, detail: impl fmt::Display) -> Self {
+        self.detail = Some(detail.to_string());
+        self
+    }
+    /// Names the package file that is affected.
+    pub fn file(mut self, file: impl fmt::Display) -> Self {
+        self.file = Some(file.to_string());
+        self
+    }
+    pub fn retry_after(mut self, wait: Option<Duration>) -> Self {
+        self.retry_after = wait;
+        self
+    }
+    pub fn is_transient(&self) -> bool {
+        self.class == FaultClass::Transient
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// Local file errors with the path named, in the words the operating system uses.
+pub fn io_fault(what: &str, path: &std::path::Path, e: &std::io::Error) -> Fault {
+    Fault::local(format!("{what} {}: {e}", path.display()))
+}
