@@ -9,6 +9,7 @@ pub mod bt;
 pub mod cdn;
 pub mod limit;
 pub mod obs;
+pub mod ranged;
 pub mod retry;
 
 use crate::error::Fault;
