@@ -1,0 +1,60 @@
+//! The configuration in force, shared by the whole process.
+
+use super::{Config, ConfigError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Cheap to clone; everybody sees a reload at the next [`ConfigHandle::current`]. What was taken before stays as it was,
+/// so a piece of work sees one configuration from its start to its end.
+#[derive(Clone, Debug)]
+pub struct ConfigHandle {
+    path: Arc<Path>,
+    current: Arc<RwLock<Arc<Config>>>,
+}
+
+impl ConfigHandle {
+    /// Reads the file; returns the warnings with the handle.
+    pub fn load(path: impl Into<PathBuf>) -> Result<(Self, Vec<String>), ConfigError> {
+        let path = path.into();
+        let (config, warnings) = Config::load(&path)?;
+        Ok((Self::new(path, config), warnings))
+    }
+
+    /// A configuration that was made in the program; `path` is where a reload looks.
+    pub fn new(path: impl Into<PathBuf>, config: Config) -> Self {
+        Self { path: path.into().into(), current: Arc::new(RwLock::new(Arc::new(config))) }
+    }
+
+    pub fn current(&self) -> Arc<Config> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the file again and puts it in force when it is right; otherwise the old one stays. Returns the warnings, among
+    /// them the keys that take effect only at the next start.
+    pub fn reload(&self) -> Result<Vec<String>, ConfigError> {
+        let (new, mut warnings) = Config::load(&self.path)?;
+        let old = self.current();
+        let needs_restart = [
+            ("servertype", old.servertype != new.servertype),
+            ("basedatapath", old.basedatapath != new.basedatapath),
+            ("receiverstoreplan", old.receiverstoreplan != new.receiverstoreplan),
+            ("datadir", old.datadir != new.datadir),
+            ("database", old.database != new.database),
+            ("logdir", old.logdir != new.logdir),
+            ("listen", old.listen != new.listen),
+            ("console", old.console != new.console),
+            ("btlisten", old.btlisten != new.btlisten),
+            ("trackerlisten", old.trackerlisten != new.trackerlisten),
+            ("weblisten", old.weblisten != new.weblisten),
+        ];
+        for (key, _) in needs_restart.into_iter().filter(|(_, changed)| *changed) {
+            warnings.push(format!("{key} has changed: it takes effect when the service is restarted"));
+        }
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+        Ok(warnings)
+    }
+}
