@@ -9,8 +9,9 @@
 //! received. Memory is two blocks per connection whatever the size of the file. After a cut, only the rest of a segment
 //! is asked for again; a try that brought at least one block does not count as a failed one.
 //!
-//! A file that cannot be had (missing, changed) does not stop the others: what can be had is fetched, then its fault is
-//! returned. A full disk stops everything at once. A server that stays away stops taking up new segments.
+//! A file that cannot be had (missing, changed, always answered with an error) does not stop the others: what can be had
+//! is fetched, then its fault is returned. When a second file fails in a row because the server stays away, no new
+//! segments are taken up. A full disk stops everything at once.
 
 use super::retry::{Policy, with_retries};
 use super::{FetchJob, FileMeta, LegContext, Outcome, Sink};
@@ -30,8 +31,9 @@ use tokio_util::sync::CancellationToken;
 /// A place that serves byte ranges of the job's files.
 #[async_trait::async_trait]
 pub trait RangeSource: Send + Sync {
-    /// Opens one range of one file (index into the job's files). The stream yields exactly the range's bytes or a
-    /// [`Fault`]; checks of identity (ETag, Last-Modified, total) and of the answer's own claims happen inside.
+    /// Opens one range of one file (index into the job's files). Checks of identity (ETag, Last-Modified, total) and of
+    /// the answer's claims happen inside; [`fetch_ranges`] counts the bytes, so a stream that ends early or runs on is
+    /// noticed there.
     async fn open(&self, file: u32, range: Range<u64>) -> Result<BoxStream<'static, Result<Bytes, Fault>>, Fault>;
 }
 
@@ -107,6 +109,8 @@ struct Queue {
     ranges: VecDeque<(u32, Range<u64>)>,
     /// Files that cannot be had: their other segments are not asked for.
     refused: HashSet<u32>,
+    /// Files whose tries were used up since the last segment that succeeded.
+    silent: HashSet<u32>,
     fault: Option<Fault>,
     /// A segment was left incomplete because of a stop.
     unfinished: bool,
@@ -126,7 +130,7 @@ impl Queue {
                 ranges.extend(job.sink.missing(span).into_iter().map(|r| (span.file, r)));
             }
         }
-        Ok(Self { ranges, refused: HashSet::new(), fault: None, unfinished: false, closed: false })
+        Ok(Self { ranges, refused: HashSet::new(), silent: HashSet::new(), fault: None, unfinished: false, closed: false })
     }
 
     /// The next segment, in order.
@@ -149,9 +153,15 @@ impl Queue {
 
     /// Keeps the first fault; a fault of this machine outranks those of the other side.
     fn fail(&mut self, file: Option<u32>, fault: Fault) {
-        match (fault.class, file) {
-            (FaultClass::Permanent | FaultClass::Corrupt, Some(file)) => _ = self.refused.insert(file),
-            _ => self.closed = true,
+        match file.filter(|_| fault.class != FaultClass::Local) {
+            Some(file) => {
+                self.refused.insert(file);
+                if fault.is_transient() {
+                    self.silent.insert(file);
+                }
+                self.closed |= self.silent.len() > 1;
+            }
+            None => self.closed = true,
         }
         let outranks = fault.class == FaultClass::Local && self.fault.as_ref().is_some_and(|f| f.class != FaultClass::Local);
         if self.fault.is_none() || outranks {
@@ -173,7 +183,7 @@ impl Fetch {
             let span = Span { file, offset: range.start, len: range.end - range.start };
             for part in self.sink.missing(&span) {
                 match self.segment(file, part).await {
-                    Ok(true) => {}
+                    Ok(true) => self.queue().silent.clear(),
                     Ok(false) => {
                         self.queue().unfinished = true;
                         return;

@@ -1,1 +1,4 @@
-//! web
+//! Web servers that are not the protocol's API: what CDNs and BitTorrent peers talk to. Each is a poem endpoint that the
+//! app mounts on an address of its own. May import: model, desk.
+
+pub mod origin;
