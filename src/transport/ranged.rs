@@ -122,7 +122,10 @@ impl Queue {
     fn new(job: &FetchJob) -> Result<Self, Fault> {
         let mut ranges = VecDeque::new();
         for span in &job.spans {
-            let known = job.files.get(span.file as usize).is_some_and(|f| span.end() <= f.size);
+            let known = job
+                .files
+                .get(span.file as usize)
+                .is_some_and(|f| span.offset.checked_add(span.len).is_some_and(|end| end <= f.size));
             if !known {
                 return Err(Fault::permanent(format!("{}: a part of file {} lies outside the package", job.ctx.task, span.file)));
             }

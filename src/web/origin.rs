@@ -66,7 +66,8 @@ fn status(code: StatusCode) -> poem::ResponseBuilder {
 /// No such file, a directory in its place, or a symlink that leads out: all the same to a client.
 fn is_absent(e: &io::Error) -> bool {
     use rustix::io::Errno;
-    let absent = [Errno::NOENT, Errno::NOTDIR, Errno::ISDIR, Errno::XDEV, Errno::LOOP, Errno::NAMETOOLONG, Errno::NXIO, Errno::ACCESS];
+    let absent =
+        [Errno::NOENT, Errno::NOTDIR, Errno::ISDIR, Errno::XDEV, Errno::LOOP, Errno::NAMETOOLONG, Errno::NXIO, Errno::ACCESS];
     Errno::from_io_error(e).is_some_and(|e| absent.contains(&e))
 }
 
@@ -227,7 +228,9 @@ mod tests {
     #[test]
     fn hidden_names_do_not_exist() {
         assert_eq!(public_path("/a/b%20c.mxf").unwrap().as_str(), "a/b c.mxf");
-        for hidden in ["/", "/.ssh/id", "/a/.b", "/a.part", "/a.part/b", "/x.task.json", "/a/..%2fb", "/%2e%2e/a", "/a%00", "/a//b", "/%ff"] {
+        for hidden in
+            ["/", "/.ssh/id", "/a/.b", "/a.part", "/a.part/b", "/x.task.json", "/a/..%2fb", "/%2e%2e/a", "/a%00", "/a//b", "/%ff"]
+        {
             assert!(public_path(hidden).is_none(), "{hidden}");
         }
     }

@@ -45,7 +45,13 @@ fn package(seed: u64) -> Arc<Package> {
     Arc::new(Package::make(
         "CONFORMANCE_FTR",
         seed,
-        &[("ASSETMAP.xml", 1_234), ("empty.bin", 0), ("reel 1/pic+sound#ü%41.mxf", 5 * MIB + 17), ("sound.mxf", 3 * MIB), ("z", 1)],
+        &[
+            ("ASSETMAP.xml", 1_234),
+            ("empty.bin", 0),
+            ("reel 1/pic+sound#ü%41.mxf", 5 * MIB + 17),
+            ("sound.mxf", 3 * MIB),
+            ("z", 1),
+        ],
     ))
 }
 
