@@ -281,7 +281,7 @@ async fn fails(twist: Twist, class: FaultClass, words: &str) -> Fault {
 #[tokio::test]
 async fn after_a_cut_only_the_rest_is_asked_for() {
     for twist in [Twist::Cut(300 * KIB), Twist::CutUnannounced(300 * KIB)] {
-        let server = heals(&[twist.clone()]).await;
+        let server = heals(std::slice::from_ref(&twist)).await;
         assert_eq!(server.asked(), [0..MIB + 5, 300 * KIB..MIB + 5], "{twist:?}");
     }
 }
