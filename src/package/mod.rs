@@ -1,1 +1,3 @@
 //! package
+
+pub mod sample;
