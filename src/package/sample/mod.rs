@@ -24,7 +24,7 @@ use crate::model::ids::{PackageName, Sha1};
 use documents::{Asset, CplIds, Documents, Kind};
 use mxf::Essence;
 use options::{Checked, sibling_title};
-use plan::{Plan, Reel, Track};
+use plan::{Ids, Plan, Reel, Seed, Track};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use track::{Progress, copy_track, write_document, write_track};
@@ -70,17 +70,17 @@ pub fn planned_bytes(options: &SampleOptions) -> Result<u64, Fault> {
 /// Refuses directories that exist and are not empty; with `force` it replaces packages, and still nothing else.
 pub fn make(out: &Path, options: &SampleOptions, progress: &mut dyn FnMut(u64)) -> Result<Summary, Fault> {
     let checked = options.check()?;
-    let mut plan = Plan::new(&checked)?;
+    let plan = Plan::new(&checked)?;
     let names = [Some(&checked.name), checked.vf.as_ref(), checked.version2.as_ref().map(|(n, _)| n)];
     for name in names.into_iter().flatten() {
         refuse_occupied(&out.join(name.as_str()), options.force)?;
     }
     std::fs::create_dir_all(out).map_err(|e| io_fault("cannot create", out, &e))?;
-    let mut maker = Maker { out, checked: &checked, progress: Progress::new(progress), made: HashMap::new() };
+    let mut maker = Maker { out, checked: &checked, seed: &plan.seed, progress: Progress::new(progress), made: HashMap::new() };
     let mut packages = Vec::new();
 
     let title = checked.title.clone();
-    packages.push(maker.package(&checked.name, title, &plan.reels, &[], &mut plan.ids)?);
+    packages.push(maker.package(&checked.name, title, &plan.reels, &[])?);
     if let Some(name) = &checked.vf {
         let title = sibling_title(&checked.title, "VF", "");
         let reels: Vec<Reel> = plan
@@ -90,11 +90,11 @@ pub fn make(out: &Path, options: &SampleOptions, progress: &mut dyn FnMut(u64)) 
             .map(|(reel, sound)| Reel { picture: reel.picture.clone(), sound: sound.clone() })
             .collect();
         let elsewhere: Vec<Uuid> = reels.iter().map(|r| r.picture.layout.id).collect();
-        packages.push(maker.package(name, title, &reels, &elsewhere, &mut plan.ids)?);
+        packages.push(maker.package(name, title, &reels, &elsewhere)?);
     }
     if let Some((name, _)) = &checked.version2 {
         let title = sibling_title(&checked.title, "OV", "V2");
-        packages.push(maker.package(name, title, &plan.version2, &[], &mut plan.ids)?);
+        packages.push(maker.package(name, title, &plan.version2, &[])?);
     }
     Ok(Summary { packages })
 }
@@ -136,6 +136,7 @@ impl Drop for Staging {
 struct Maker<'a> {
     out: &'a Path,
     checked: &'a Checked,
+    seed: &'a Seed,
     progress: Progress<'a>,
     /// Finished track files by identifier: where they lie, for copies and references.
     made: HashMap<Uuid, (PathBuf, Asset)>,
@@ -149,7 +150,6 @@ impl Maker<'_> {
         title: String,
         reels: &[Reel],
         elsewhere: &[Uuid],
-        ids: &mut plan::Ids,
     ) -> Result<PackageSummary, Fault> {
         let target = self.out.join(name.as_str());
         let staging = Staging(self.out.join(format!(".{name}.making")));
@@ -179,6 +179,7 @@ impl Maker<'_> {
             });
             references.push((picture?, sound?));
         }
+        let ids = self.seed.ids(&format!("documents of {name}"));
         let files = self.documents(root, &title, own, &references, ids)?;
 
         if target.exists() && is_package(&target) {
@@ -209,7 +210,7 @@ impl Maker<'_> {
         title: &str,
         tracks: Vec<Asset>,
         references: &[(Asset, Asset)],
-        ids: &mut plan::Ids,
+        mut ids: Ids,
     ) -> Result<Vec<FileSummary>, Fault> {
         let o = &self.checked.options;
         let documents = Documents {

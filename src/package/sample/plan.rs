@@ -6,7 +6,7 @@
 
 use super::essence::{FrameSizes, Picture, Sound};
 use super::mxf::{Essence, FRAME_OVERHEAD, Layout};
-use super::options::{Checked, DEFAULT_SIZE};
+use super::options::{Checked, DEFAULT_SIZE, SampleOptions};
 use crate::error::Fault;
 use rand::rngs::SmallRng;
 use rand::{RngCore as _, SeedableRng as _};
@@ -52,8 +52,25 @@ pub struct Plan {
     pub vf_sounds: Vec<Track>,
     /// The second version's reels; a track with an id of the first version's is a copy.
     pub version2: Vec<Reel>,
-    /// Makes the identifiers of the documents.
-    pub ids: Ids,
+    pub seed: Seed,
+}
+
+/// Where all that looks random comes from. Every option takes part, because an identifier must never stand for two
+/// contents and two samples of different names shall be different films; but the companions do not, so that a
+/// package stays the same when a VF or a second version is asked for later.
+#[derive(Debug)]
+pub struct Seed(Sha1);
+
+impl Seed {
+    fn of(checked: &Checked) -> Self {
+        let own = SampleOptions { vf: None, version2: None, force: false, ..checked.options.clone() };
+        Self(Sha1::new_with_prefix(format!("{own:?}")))
+    }
+    /// A generator of its own for each part of the work.
+    pub fn ids(&self, part: &str) -> Ids {
+        let digest: [u8; 20] = self.0.clone().chain_update(part).finalize().into();
+        Ids::new(digest.iter().take(8).fold(0, |n, &b| n << 8 | u64::from(b)))
+    }
 }
 
 /// Reproducible random UUIDs and seeds.
@@ -77,25 +94,25 @@ impl Ids {
 impl Plan {
     pub fn new(checked: &Checked) -> Result<Self, Fault> {
         let length = Length::of(checked)?;
-        // The name takes part: two samples of different names are different films, not copies that would be
-        // recognised as such.
-        let digest: [u8; 20] =
-            Sha1::new().chain_update(checked.name.as_str()).chain_update(checked.options.seed.to_be_bytes()).finalize().into();
-        let mut ids = Ids::new(digest.iter().take(8).fold(0, |n, &b| n << 8 | u64::from(b)));
+        let seed = Seed::of(checked);
+        let mut ids = seed.ids("tracks");
         let reels: Vec<Reel> = length
             .reels
             .iter()
             .map(|r| Reel { picture: picture(checked, r, &mut ids), sound: sound(checked, r.frames, &mut ids) })
             .collect();
+        let mut ids = seed.ids("vf");
         let vf_sounds = match checked.vf {
             Some(_) => length.reels.iter().map(|r| sound(checked, r.frames, &mut ids)).collect(),
             None => Vec::new(),
         };
         let version2 = match checked.version2 {
-            Some((_, share)) => second_version(checked, &length, &reels, share, &mut ids),
+            Some((_, share)) => {
+                second_version(checked, &length, &reels, share, &mut seed.ids(&format!("version 2, {share}")))
+            }
             None => Vec::new(),
         };
-        Ok(Self { reels, vf_sounds, version2, ids })
+        Ok(Self { reels, vf_sounds, version2, seed })
     }
 
     /// The bytes of all track files of all packages: what the progress callback counts up to.
@@ -231,7 +248,6 @@ fn nearest_subset(sizes: &[u64], target: u64) -> Vec<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::package::sample::SampleOptions;
 
     fn plan(options: SampleOptions) -> Result<Plan, Fault> {
         Plan::new(&options.check()?)
