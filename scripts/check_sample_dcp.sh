@@ -33,14 +33,16 @@ sample() {
     if [ -n "${BFT2_BIN:-}" ]; then "$BFT2_BIN" sample-dcp "$@"; else cargo run --quiet -- sample-dcp "$@"; fi
 }
 
-# clairmeta reports through its log; its exit code alone does not tell.
 validate() { "$venv/bin/python" -m clairmeta.cli check -type dcp "$@" 2>&1; }
 
-# The package must pass without an error and without a warning.
+# The package must pass without an error, a warning or a remark: lines such as "  . PKL size check".
+# One remark is expected: a VF's pictures are elsewhere. clairmeta withdraws it only where it can open the first
+# package's pictures, for which it needs asdcp-info; it still looks up that the first package has them.
 passes() {
-    local report
-    report=$(validate "$@") || true
-    grep -q 'Status: *Success' <<<"$report" && ! grep -Eq '^ *(ERROR|WARNING)|Error\(s\)|Warning\(s\)' <<<"$report" ||
+    local report remarks
+    report=$(validate "$@") || { printf '%s\n' "$report"; die "$1: the validator found errors"; }
+    remarks=$(grep -E '^ *\. ' <<<"$report" | grep -v 'CPL assets referencing external package' || true)
+    { [ -z "$remarks" ] && grep -q '^Status *: *Success' <<<"$report"; } ||
         { printf '%s\n' "$report"; die "$1: the validator complains"; }
     printf 'valid: %s\n' "$(basename "$1")"
 }
@@ -48,9 +50,9 @@ passes() {
 # The package must fail, and for the reason in the second argument: otherwise this script checks nothing.
 fails() {
     local report
-    report=$(validate "$1") || true
-    grep -q 'Status: *Fail' <<<"$report" && grep -qi "$2" <<<"$report" ||
-        { printf '%s\n' "$report"; die "$1: the validator did not see the damage ($2)"; }
+    report=$(validate "$1") && die "$1: the validator did not see the damage"
+    { grep -q '^Status *: *Fail' <<<"$report" && grep -qi "$2" <<<"$report"; } ||
+        { printf '%s\n' "$report"; die "$1: the validator failed for another reason than: $2"; }
     printf 'damage seen: %s\n' "$2"
 }
 
@@ -82,6 +84,6 @@ old=$(od -An -tu1 -j "$at" -N 1 "$track" | tr -d ' ')
 printf "\\x$(printf %02x $((old ^ 1)))" | dd of="$track" bs=1 seek="$at" conv=notrunc status=none
 fails "$work/film" 'Corrupt file'
 truncate -s -1 "$(find "$work/old" -name '*.mxf' | sort | head -n 1)"
-fails "$work/old" 'size'
+fails "$work/old" 'Invalid size'
 
 say "all packages are valid, and damage is found"

@@ -175,7 +175,8 @@ fn track_files_are_whole_mxf_files() {
             let all = packets(&bytes);
             let frame_key = [0x06, 0x0e, 0x2b, 0x34, 0x01, 0x02, 0x01, 0x01, 0x0d, 0x01, 0x03, 0x01];
             assert_eq!(all.iter().filter(|(k, _)| k[..12] == frame_key).count(), 48, "{path}");
-            let partitions = all.iter().filter(|(k, _)| k[..13] == *b"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02\x01\x01" && k[15] == 0);
+            let partitions =
+                all.iter().filter(|(k, _)| k[..13] == *b"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02\x01\x01" && k[15] == 0);
             let kinds: Vec<u8> = partitions.map(|(k, _)| k[13]).filter(|k| (2..=4).contains(k)).collect();
             assert_eq!(kinds, if standard == Standard::Smpte { vec![2, 3, 4] } else { vec![2, 4] }, "{path}");
 

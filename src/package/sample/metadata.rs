@@ -146,10 +146,8 @@ impl<F: FnMut() -> Uuid> Sets<'_, F> {
     #[allow(clippy::too_many_arguments, reason = "one call per kind of track; a struct would only rename the arguments")]
     fn track(&mut self, id: Vec<u8>, number: u32, essence: u32, name: &str, data: u128, component: u8, props: Props) {
         let [sequence, content] = std::array::from_fn(|_| self.id());
-        let span = vec![
-            (labels::DATA_DEFINITION, data.to_be_bytes().to_vec()),
-            (labels::DURATION, be64(self.layout.frames.count())),
-        ];
+        let span =
+            vec![(labels::DATA_DEFINITION, data.to_be_bytes().to_vec()), (labels::DURATION, be64(self.layout.frames.count()))];
         let track = vec![
             (labels::TRACK_ID, be32(number)),
             (labels::TRACK_NUMBER, be32(essence)),

@@ -226,8 +226,7 @@ impl Maker<'_> {
             let (size, sha1) = write_document(&root.join(&path), &bytes)?;
             Ok(Asset { id, kind, path, size, sha1, frames: 0 })
         };
-        let cpl_ids =
-            CplIds { cpl: ids.uuid(), version: ids.uuid(), reels: references.iter().map(|_| ids.uuid()).collect() };
+        let cpl_ids = CplIds { cpl: ids.uuid(), version: ids.uuid(), reels: references.iter().map(|_| ids.uuid()).collect() };
         let bytes = xml(documents.cpl(&cpl_ids, references))?;
         let cpl = write(cpl_ids.cpl, Kind::Cpl, self.document_name("cpl", cpl_ids.cpl), bytes)?;
         let mut assets = vec![cpl];

@@ -218,7 +218,9 @@ fn subdirectory(path: &str) -> Result<RelPath, Fault> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');
     let hidden = rel.parts().any(|p| p.starts_with('.'));
     require(path.chars().all(plain) && path.len() <= 50 && rel.parts().count() <= 8 && !hidden, || {
-        format!("--subdir {path:?} is not possible: letters, digits, '.', '_', '-' and '/', at most 50 characters and 8 levels, not hidden")
+        format!(
+            "--subdir {path:?} is not possible: letters, digits, '.', '_', '-' and '/', at most 50 characters and 8 levels, not hidden"
+        )
     })?;
     Ok(rel)
 }

@@ -107,9 +107,7 @@ impl Plan {
             None => Vec::new(),
         };
         let version2 = match checked.version2 {
-            Some((_, share)) => {
-                second_version(checked, &length, &reels, share, &mut seed.ids(&format!("version 2, {share}")))
-            }
+            Some((_, share)) => second_version(checked, &length, &reels, share, &mut seed.ids(&format!("version 2, {share}"))),
             None => Vec::new(),
         };
         Ok(Self { reels, vf_sounds, version2, seed })
@@ -264,9 +262,8 @@ mod tests {
 
     #[test]
     fn rates_beyond_the_cinema_are_refused_and_the_limit_is_reachable() {
-        let ask = |size, seconds| {
-            plan(SampleOptions { size: Some(size), seconds: Some(seconds), fps: 48, ..SampleOptions::default() })
-        };
+        let ask =
+            |size, seconds| plan(SampleOptions { size: Some(size), seconds: Some(seconds), fps: 48, ..SampleOptions::default() });
         let fault = ask(8_000_000_000, 10.0).unwrap_err();
         let needed: f64 = fault.message.split("give --seconds ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
         let p = ask(8_000_000_000, needed).unwrap();
