@@ -282,3 +282,52 @@ pub fn local_set(props: &[(Property, Vec<u8>)]) -> Vec<u8> {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picture_track(frames: u64) -> Layout {
+        Layout {
+            standard: Standard::Smpte,
+            id: Uuid::nil(),
+            fps: 24,
+            essence: Essence::Picture(Picture { width: 1998, height: 1080 }),
+            frames: FrameSizes::varying(frames, frames * 2100, 5),
+            date: chrono::NaiveDate::default(),
+        }
+    }
+
+    /// Long films have several index segments: their entries must continue, and the planned length must hold.
+    #[test]
+    fn the_index_of_a_long_film_is_whole() {
+        for (frames, expected) in [(1, 1), (5000, 1), (5001, 2), (12_001, 3)] {
+            let layout = picture_track(frames);
+            let segments: Vec<Vec<u8>> = layout.index_segments(Uuid::nil).collect();
+            assert_eq!(segments.len(), expected);
+            assert_eq!(segments.iter().map(|s| s.len() as u64).sum::<u64>(), layout.index_len());
+            let offset = |entry: &[u8]| u64::from_be_bytes(entry[3..].try_into().unwrap());
+            let (mut next, mut place) = (0u64, 0);
+            let mut sizes = layout.frames.iter();
+            for segment in &segments {
+                let start = segment.windows(4).position(|w| w == [0x3f, 0x0c, 0, 8]).unwrap() + 4;
+                assert_eq!(segment[start..start + 8], next.to_be_bytes());
+                // The entries come last.
+                let count = (frames - next).min(5000) as usize;
+                for entry in segment[segment.len() - count * 11..].as_chunks::<11>().0 {
+                    assert_eq!(offset(entry), place);
+                    place += u64::from(sizes.next().unwrap()) + FRAME_OVERHEAD;
+                    next += 1;
+                }
+            }
+            assert_eq!(next, frames);
+        }
+    }
+
+    #[test]
+    fn headers_that_are_too_large_are_noticed() {
+        let layout = picture_track(1);
+        assert_eq!(layout.head(&[0; 1000]).map(|h| h.len() as u64), Some(layout.essence_start()));
+        assert!(layout.head(&vec![0; HEADER_AREA as usize]).is_none());
+    }
+}

@@ -32,7 +32,7 @@ pub struct Track {
 }
 
 impl Track {
-    pub fn len(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         self.layout.file_len()
     }
 }
@@ -116,7 +116,7 @@ impl Plan {
     /// The bytes of all track files of all packages: what the progress callback counts up to.
     pub fn track_bytes(&self) -> u64 {
         let reels = self.reels.iter().chain(&self.version2);
-        reels.flat_map(|r| [&r.picture, &r.sound]).chain(&self.vf_sounds).map(Track::len).sum()
+        reels.flat_map(|r| [&r.picture, &r.sound]).chain(&self.vf_sounds).map(Track::bytes).sum()
     }
 }
 
@@ -181,7 +181,7 @@ fn fixed_bytes(checked: &Checked, frames: u64) -> u64 {
     let mut ids = Ids::new(0);
     let per_reel = |n| {
         let length = ReelLength { frames: n, picture_bytes: 0 };
-        picture(checked, &length, &mut ids).len() + sound(checked, n, &mut ids).len()
+        picture(checked, &length, &mut ids).bytes() + sound(checked, n, &mut ids).bytes()
     };
     let counts = (0..reels).map(|i| frames / reels + u64::from(i < frames % reels));
     let documents = 3_500 + 3_000 * reels;
@@ -208,7 +208,7 @@ fn track(checked: &Checked, essence: Essence, frames: FrameSizes, ids: &mut Ids)
 
 /// The first version's reels with some tracks made anew, so that `share` percent of the track bytes stay.
 fn second_version(checked: &Checked, length: &Length, first: &[Reel], share: f64, ids: &mut Ids) -> Vec<Reel> {
-    let sizes: Vec<u64> = first.iter().map(|r| r.sound.len()).chain(first.iter().map(|r| r.picture.len())).collect();
+    let sizes: Vec<u64> = first.iter().map(|r| r.sound.bytes()).chain(first.iter().map(|r| r.picture.bytes())).collect();
     let total: u64 = sizes.iter().sum();
     let renewed = nearest_subset(&sizes, (total as f64 * (100.0 - share) / 100.0) as u64);
     let is_new = |i: usize| renewed.get(i).copied().unwrap_or(false);
