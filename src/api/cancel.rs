@@ -8,7 +8,7 @@ use super::Tag;
 use super::calls::{Answer, Calls};
 use super::envelope::ReplyContent;
 use super::example::{Examples, reply, request};
-use super::request::{Incoming, text};
+use super::request::{Incoming, Params, text};
 use crate::desk::Reply;
 
 /// What to stop.
@@ -18,6 +18,10 @@ pub struct CancelParams {
     /// Name of the task file, without a path.
     #[oai(deserialize_with = "text")]
     pub taskfile: String,
+}
+
+impl Params for CancelParams {
+    const METHOD: &'static str = "cancel";
 }
 
 impl Example for CancelParams {

@@ -12,6 +12,9 @@ use crate::desk::Reply;
 
 /// What a reply carries in `return_content`: it can always say why a call was refused.
 pub trait Content: ParseFromJSON + ToJSON + Send + Sync + 'static {
+    /// A method that answers so.
+    const METHOD: &'static str;
+
     /// The content of a reply that refuses the call with this text.
     fn refused(desc: &str) -> Self;
 
@@ -64,7 +67,7 @@ impl<C: Content + Example + Clone> Envelope<C> {
 
 impl<C: Content + Example + Clone> Example for Envelope<C> {
     fn example() -> Self {
-        Self::new("321", "send", true, C::example())
+        Self::new("321", C::METHOD, true, C::example())
     }
 }
 
@@ -77,6 +80,8 @@ pub struct ReplyContent {
 }
 
 impl Content for ReplyContent {
+    const METHOD: &'static str = "send";
+
     fn refused(desc: &str) -> Self {
         Self { desc: desc.into() }
     }

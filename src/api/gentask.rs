@@ -8,12 +8,12 @@ use super::Tag;
 use super::calls::{Answer, Calls};
 use super::envelope::ReplyContent;
 use super::example::{Examples, reply, request};
-use super::request::{Incoming, is_yes, optional_text, text};
+use super::request::{Incoming, Params, is_yes, optional_text, text};
 use crate::desk::{GentaskRequest, Reply};
 
 /// What to make. Optional values that are absent or empty come from the node's configuration.
 #[derive(Clone, Debug, PartialEq, Object)]
-#[oai(example)]
+#[oai(example, skip_serializing_if_is_none)]
 pub struct GentaskParams {
     /// The package's directory, absolute.
     #[oai(deserialize_with = "text")]
@@ -54,6 +54,10 @@ pub struct GentaskParams {
     /// `true`: delete torrents of the same name first. `false` (default): keep a full torrent that still fits.
     #[oai(deserialize_with = "optional_text")]
     pub deloldtorrent: Option<String>,
+}
+
+impl Params for GentaskParams {
+    const METHOD: &'static str = "gentask";
 }
 
 impl Example for GentaskParams {

@@ -11,7 +11,7 @@ use super::Tag;
 use super::calls::{Answer, Calls, SharedDesk};
 use super::envelope::Content;
 use super::example::{Examples, reply, request};
-use super::request::{Incoming, text};
+use super::request::{Incoming, Params, text};
 use crate::desk::{CacherProgress, Progress};
 use crate::model::progress::{percent_text, rate_text, share_texts, total_percent_text};
 
@@ -22,6 +22,10 @@ pub struct ProgressParams {
     /// Name of the task file, without a path.
     #[oai(deserialize_with = "text")]
     pub taskfile: String,
+}
+
+impl Params for ProgressParams {
+    const METHOD: &'static str = "progress";
 }
 
 impl Example for ProgressParams {
@@ -52,9 +56,8 @@ pub struct TaskProgress {
     pub downerror: String,
     /// The same as `downerror`.
     pub downerr: String,
-    /// More about the state, where there is more to say.
-    #[oai(skip_serializing_if_is_none)]
-    pub desc: Option<String>,
+    /// More about the state, where there is more to say; else empty.
+    pub desc: String,
     /// Bytes in place, copies from the library included.
     pub downloaded: u64,
     /// The same as `downloaded`, as a string.
@@ -118,7 +121,7 @@ impl From<Progress> for TaskProgress {
             btstatus: if p.bt_seeding { "btseeding" } else { "noseeding" }.into(),
             downerr: p.downerror.clone(),
             downerror: p.downerror,
-            desc: p.desc,
+            desc: p.desc.unwrap_or_default(),
             downloaded: p.downloaded,
             downloaded_text: p.downloaded.to_string(),
             rate_capital: rate.clone(),
@@ -175,6 +178,8 @@ impl Example for StateContent {
 }
 
 impl Content for StateContent {
+    const METHOD: &'static str = "cprogress";
+
     fn refused(desc: &str) -> Self {
         Self::new("unknown".into(), desc.into())
     }
@@ -187,8 +192,9 @@ impl From<CacherProgress> for (bool, StateContent) {
 }
 
 /// The content of `/progress`.
+///
+/// A task with numbers has every key of a state as well, so the two do not exclude each other.
 #[derive(Clone, Debug, PartialEq, Union)]
-#[oai(one_of)]
 pub enum ProgressContent {
     /// A task with numbers.
     Task(TaskProgress),
@@ -203,6 +209,8 @@ impl Example for ProgressContent {
 }
 
 impl Content for ProgressContent {
+    const METHOD: &'static str = "progress";
+
     fn refused(desc: &str) -> Self {
         Self::State(StateContent::refused(desc))
     }
@@ -370,7 +378,7 @@ mod tests {
         }
         assert_eq!(v["downloaded"], 441_224_172u64);
         assert_eq!(v["ecompletedtime"], 1);
-        assert!(v.get("desc").is_none());
+        assert_eq!(v["desc"], "");
     }
 
     #[test]

@@ -8,12 +8,12 @@ use super::Tag;
 use super::calls::{Answer, Calls};
 use super::envelope::ReplyContent;
 use super::example::{Examples, reply, request};
-use super::request::{Incoming, optional_text, text};
+use super::request::{Incoming, Params, optional_text, text};
 use crate::desk::Reply;
 
 /// What to receive.
 #[derive(Clone, Debug, PartialEq, Object)]
-#[oai(example)]
+#[oai(example, skip_serializing_if_is_none)]
 pub struct RecvParams {
     /// Full path of the task file, which came from the sender.
     #[oai(deserialize_with = "text")]
@@ -22,6 +22,10 @@ pub struct RecvParams {
     /// task file given. `false` (default): refuse while the task runs.
     #[oai(deserialize_with = "optional_text")]
     pub reactive: Option<String>,
+}
+
+impl Params for RecvParams {
+    const METHOD: &'static str = "recv";
 }
 
 impl Example for RecvParams {

@@ -18,8 +18,10 @@ use crate::model::json::parse_liberal;
 pub const UNREADABLE: &str = "invalid json format:request body";
 
 /// The parameters of one method.
-pub trait Params: ParseFromJSON + ToJSON + Example + Send + Sync + 'static {}
-impl<P: ParseFromJSON + ToJSON + Example + Send + Sync + 'static> Params for P {}
+pub trait Params: ParseFromJSON + ToJSON + Example + Send + Sync + 'static {
+    /// The method that takes them.
+    const METHOD: &'static str;
+}
 
 /// The envelope of every request.
 #[derive(Clone, Debug, PartialEq, Object)]
@@ -57,7 +59,7 @@ impl<P: Params> Request<P> {
 
 impl<P: Params> Example for Request<P> {
     fn example() -> Self {
-        Self::sample("send", P::example())
+        Self::sample(P::METHOD, P::example())
     }
 }
 

@@ -8,12 +8,12 @@ use super::Tag;
 use super::calls::{Answer, Calls};
 use super::envelope::ReplyContent;
 use super::example::{Examples, reply, request};
-use super::request::{Incoming, optional_text, text};
+use super::request::{Incoming, Params, optional_text, text};
 use crate::desk::Reply;
 
 /// What to send.
 #[derive(Clone, Debug, PartialEq, Object)]
-#[oai(example)]
+#[oai(example, skip_serializing_if_is_none)]
 pub struct SendParams {
     /// Full path of the task file that `gentask` made.
     #[oai(deserialize_with = "text")]
@@ -21,6 +21,10 @@ pub struct SendParams {
     /// `true` (default): stop a BitTorrent seed of the same name and start it anew. `false`: refuse then.
     #[oai(deserialize_with = "optional_text")]
     pub reactive: Option<String>,
+}
+
+impl Params for SendParams {
+    const METHOD: &'static str = "send";
 }
 
 impl Example for SendParams {

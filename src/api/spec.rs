@@ -123,14 +123,15 @@ fn add_common_replies(path: &str, operation: &mut Value) {
     }
 }
 
-/// Gives each field the value that it has in its type's example.
+/// Gives each field the value that it has in its type's example. A field that refers to another type has the example
+/// there; what poem-openapi repeats beside the reference is dropped, as generators take it for one more base type.
 fn add_field_examples(schema: &mut Value) {
     let Some(Value::Object(example)) = schema.get("example").cloned() else { return };
     let Some(Value::Object(properties)) = schema.get_mut("properties") else { return };
     for (name, property) in properties.iter_mut().filter_map(|(n, p)| p.as_object_mut().map(|p| (n, p))) {
-        if property.contains_key("type")
-            && let Some(value) = example.get(name)
-        {
+        if let Some(Value::Array(parts)) = property.get_mut("allOf") {
+            parts.retain(|part| part.get("$ref").is_some());
+        } else if let Some(value) = example.get(name) {
             property.insert("example".into(), value.clone());
         }
     }

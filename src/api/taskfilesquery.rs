@@ -8,7 +8,7 @@ use super::Tag;
 use super::calls::{Answer, Calls, SharedDesk};
 use super::envelope::Content;
 use super::example::{Examples, reply, request};
-use super::request::{Incoming, text};
+use super::request::{Incoming, Params, text};
 use crate::desk::QueryReply;
 
 /// Which generation to look at.
@@ -21,6 +21,10 @@ pub struct QueryParams {
     /// Path of the task file, as given to `gentask`.
     #[oai(deserialize_with = "text")]
     pub taskfile: String,
+}
+
+impl Params for QueryParams {
+    const METHOD: &'static str = "taskfilesquery";
 }
 
 impl Example for QueryParams {
@@ -49,6 +53,7 @@ impl Example for QueryContent {
 }
 
 impl Content for QueryContent {
+    const METHOD: &'static str = "taskfilesquery";
     const REPEATED_AS_PARAMS: bool = true;
 
     fn refused(desc: &str) -> Self {

@@ -8,7 +8,7 @@ use super::Tag;
 use super::calls::{Answer, Calls, SharedDesk};
 use super::envelope::Content;
 use super::example::{Examples, reply, request};
-use super::request::{Incoming, text};
+use super::request::{Incoming, Params, text};
 use crate::desk::UploadProgress;
 
 /// Which task.
@@ -18,6 +18,10 @@ pub struct UploadProgressParams {
     /// Name of the task file, without a path.
     #[oai(deserialize_with = "text")]
     pub taskfile: String,
+}
+
+impl Params for UploadProgressParams {
+    const METHOD: &'static str = "uploadprogress";
 }
 
 impl Example for UploadProgressParams {
@@ -59,6 +63,8 @@ impl Example for UploadProgressContent {
 }
 
 impl Content for UploadProgressContent {
+    const METHOD: &'static str = "uploadprogress";
+
     fn refused(desc: &str) -> Self {
         Self {
             taskfile: String::new(),
