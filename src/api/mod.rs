@@ -111,3 +111,24 @@ pub fn service(desk: Arc<dyn UseCases>, options: ApiOptions) -> impl Endpoint<Ou
 fn document(content_type: &str, text: &Bytes) -> Response {
     Response::builder().content_type(content_type).body(text.clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_posted_endpoints_is_complete() {
+        let document = spec::document();
+        let mut found: Vec<&str> = document["paths"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(_, verbs)| verbs.get("post").is_some())
+            .map(|(path, _)| path.as_str())
+            .collect();
+        let mut listed = POSTED.to_vec();
+        found.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(found, listed);
+    }
+}
