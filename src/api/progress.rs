@@ -197,14 +197,14 @@ impl From<CacherProgress> for (bool, StateContent) {
 #[derive(Clone, Debug, PartialEq, Union)]
 pub enum ProgressContent {
     /// A task with numbers.
-    Task(TaskProgress),
+    Task(Box<TaskProgress>),
     /// A cacher's state, or a task without numbers.
     State(StateContent),
 }
 
 impl Example for ProgressContent {
     fn example() -> Self {
-        Self::Task(TaskProgress::example())
+        Self::Task(Box::new(TaskProgress::example()))
     }
 }
 
@@ -220,7 +220,7 @@ impl From<Progress> for (bool, ProgressContent) {
     /// A refused query has no numbers: zeros would read as a task that has not begun.
     fn from(p: Progress) -> Self {
         if p.ok {
-            return (true, ProgressContent::Task(p.into()));
+            return (true, ProgressContent::Task(Box::new(p.into())));
         }
         let status = if p.status.is_empty() { "unknown".into() } else { p.status };
         (false, ProgressContent::State(StateContent::new(status, p.desc.unwrap_or_default())))
