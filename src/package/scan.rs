@@ -135,7 +135,10 @@ fn is_service_name(name: &str) -> bool {
 
 fn rel_path(rel: &Path, full: &Path) -> Result<RelPath, Fault> {
     let text = rel.to_str().ok_or_else(|| {
-        Fault::permanent(format!("the name of {} is not UTF-8: rename the file, other systems could not store it", full.display()))
+        Fault::permanent(format!(
+            "the name of {} is not UTF-8: rename the file, other systems could not store it",
+            full.display()
+        ))
     })?;
     RelPath::parse(text).map_err(|e| Fault::permanent(format!("{e}: rename it in {}", full.display())))
 }
