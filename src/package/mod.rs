@@ -7,6 +7,7 @@
 //! receiver that verifies a delivery, and `bftv2 check` on a machine where no service runs.
 
 pub mod digest;
+pub mod metainfo;
 pub mod one_pass;
 pub mod scan;
 
