@@ -6,9 +6,12 @@
 //! Nothing here knows tasks, the database or a transport, so that the same code serves a sender that makes a torrent, a
 //! receiver that verifies a delivery, and `bftv2 check` on a machine where no service runs.
 
+pub mod check;
 pub mod digest;
+pub mod documents;
 pub mod metainfo;
 pub mod one_pass;
 pub mod scan;
 
+pub use check::{CheckReport, check};
 pub mod sample;
