@@ -1,0 +1,316 @@
+//! Fetching spans: a loop that looks at the torrent a few times per second and decides by what the sink has.
+
+use super::engine::{Add, Torrent, is_self, stopped};
+use super::layout::Layout;
+use super::receive::{self, Receiving};
+use super::{BtTransport, Meter, POLL, Patience, resolve_peers};
+use crate::error::Fault;
+use crate::model::span::Span;
+use crate::transport::{Counters, FetchJob, Outcome, Sink};
+use librqbit::{ManagedTorrent, TorrentStats, TorrentStatsState};
+use rand::Rng as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+/// librqbit has all it was told to fetch, yet the sink still misses bytes: it may be syncing.
+const SINK_GRACE: Duration = Duration::from_secs(30);
+/// Places in the torrent that are asked for out of order at once.
+const DIVERSIFIERS: usize = 4;
+/// A place that nobody serves is given up after so long.
+const DIVERSIFY_PATIENCE: Duration = Duration::from_secs(60);
+/// Bytes that may arrive without a piece passing its check, besides the pieces in flight.
+const UNCHECKED_SLACK: u64 = 16 << 20;
+
+pub(super) async fn run(bt: &BtTransport, job: FetchJob) -> Result<Outcome, Fault> {
+    let layout = Arc::new(Layout::parse(&bt.source.torrent, &bt.source.map, &job.files)?);
+    let mut progress = Progress::new(&job);
+    if progress.complete() {
+        return Ok(Outcome::Done);
+    }
+    if let Some(span) = progress.open.iter().map(|(s, _)| s).find(|s| !layout.covers(s)) {
+        let path = job.files.get(span.file as usize).map_or("?", |f| f.path.as_str());
+        return Err(Fault::permanent(format!("the torrent of {} does not hold all of {path}", job.ctx.task)).file(path));
+    }
+    let only_files = layout.files_meeting(&progress.open.iter().map(|(s, _)| *s).collect::<Vec<_>>());
+    let have = layout.bitfield(|s| job.sink.missing(s).is_empty());
+    let shared = Receiving::new(layout.clone(), job.sink.clone(), &job.spans);
+    let listen = bt.engine.listen_addr();
+    let mut peers = resolve_peers(&job.ctx.task, &bt.source.peers).await;
+    peers.retain(|p| !is_self(listen, *p));
+    bt.engine.follow_cap(job.ctx.limiter.get());
+    let torrent = bt
+        .engine
+        .add(Add {
+            task: &job.ctx.task,
+            torrent: &bt.source.torrent,
+            layout: &layout,
+            have: Some(&have),
+            only_files: only_files.clone(),
+            storage: receive::factory(&shared),
+            trackers: &bt.source.trackers,
+            peers,
+        })
+        .await?;
+    let mut scouts = JoinSet::new();
+    if bt.diversify {
+        for _ in 0..DIVERSIFIERS {
+            let (layout, sink, files) = (layout.clone(), job.sink.clone(), only_files.clone());
+            scouts.spawn(diversify(torrent.handle.clone(), bt.engine.streams.clone(), layout, sink, files));
+        }
+    }
+    let watch = Watch::new(bt.patience, layout.piece_len(0));
+    let end = follow(bt, &job, &torrent, &shared, &mut progress, watch).await;
+    scouts.shutdown().await;
+    torrent.remove().await;
+    // No byte may arrive after the leg has ended.
+    let closing = shared.clone();
+    let closed = tokio::task::spawn_blocking(move || closing.close()).await;
+    closed.map_err(|e| Fault::transient("the end of a BitTorrent fetch failed").detail(e))?;
+    job.ctx.counters.peers.store(0, Ordering::Relaxed);
+    progress.update(&job);
+    end
+}
+
+async fn follow(
+    bt: &BtTransport,
+    job: &FetchJob,
+    torrent: &Torrent,
+    shared: &Receiving,
+    progress: &mut Progress,
+    mut watch: Watch,
+) -> Result<Outcome, Fault> {
+    let mut tick = tokio::time::interval(POLL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = job.ctx.stop.cancelled() => return Ok(Outcome::Stopped),
+            () = bt.engine.closing.cancelled() => return Err(stopped()),
+            _ = tick.tick() => {}
+        }
+        bt.engine.follow_cap(job.ctx.limiter.get());
+        let stats = torrent.handle.stats();
+        let traffic = watch.count(&stats, &job.ctx.counters);
+        progress.update(job);
+        if progress.complete() {
+            return Ok(Outcome::Done);
+        }
+        if let Some(fault) = shared.fault() {
+            return Err(fault);
+        }
+        match watch.judge(&stats, traffic, &job.ctx.task)? {
+            Advice::Go => {}
+            Advice::Restart => {
+                tracing::info!(task = job.ctx.task, "BitTorrent stalls: asking peers and trackers anew");
+                torrent.restart().await;
+                watch.restarted();
+            }
+        }
+    }
+}
+
+/// What of the job is still missing.
+struct Progress {
+    open: Vec<(Span, u64)>,
+}
+
+fn missing_bytes(sink: &dyn Sink, span: &Span) -> u64 {
+    sink.missing(span).iter().map(|r| r.end.saturating_sub(r.start)).sum()
+}
+
+impl Progress {
+    fn new(job: &FetchJob) -> Self {
+        let open = job.spans.iter().map(|s| (*s, missing_bytes(&*job.sink, s))).filter(|(_, missing)| *missing > 0).collect();
+        Self { open }
+    }
+
+    fn complete(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    fn update(&mut self, job: &FetchJob) {
+        for (span, missing) in &mut self.open {
+            let now = missing_bytes(&*job.sink, span);
+            job.ctx.counters.add_done(missing.saturating_sub(now));
+            *missing = now;
+        }
+        self.open.retain(|(_, missing)| *missing > 0);
+        if self.open.is_empty() {
+            // The sink may have thrown away what failed its own verification.
+            *self = Self::new(job);
+        }
+    }
+}
+
+enum Advice {
+    Go,
+    Restart,
+}
+
+struct Traffic {
+    fetched: u64,
+    checked: u64,
+    peers: u32,
+}
+
+/// Judges by a torrent's traffic whether it still gets anywhere.
+struct Watch {
+    patience: Patience,
+    piece_len: u64,
+    fetched: Meter,
+    checked: Meter,
+    sent: Meter,
+    last_byte: Instant,
+    last_restart: Instant,
+    finished_since: Option<Instant>,
+    unchecked: u64,
+    most_peers: u32,
+}
+
+impl Watch {
+    fn new(patience: Patience, piece_len: u64) -> Self {
+        let now = Instant::now();
+        Self {
+            patience,
+            piece_len,
+            fetched: Meter::default(),
+            checked: Meter::default(),
+            sent: Meter::default(),
+            last_byte: now,
+            last_restart: now,
+            finished_since: None,
+            unchecked: 0,
+            most_peers: 0,
+        }
+    }
+
+    fn count(&mut self, stats: &TorrentStats, counters: &Counters) -> Traffic {
+        let Some(live) = &stats.live else { return Traffic { fetched: 0, checked: 0, peers: 0 } };
+        let fetched = self.fetched.increment(live.snapshot.fetched_bytes);
+        let checked = self.checked.increment(live.snapshot.downloaded_and_checked_bytes);
+        let peers = live.snapshot.peer_stats.live;
+        counters.add_wire(fetched);
+        counters.sent.fetch_add(self.sent.increment(stats.uploaded_bytes), Ordering::Relaxed);
+        counters.peers.store(peers, Ordering::Relaxed);
+        Traffic { fetched, checked, peers }
+    }
+
+    fn restarted(&mut self) {
+        self.last_restart = Instant::now();
+        for meter in [&mut self.fetched, &mut self.checked, &mut self.sent] {
+            meter.restarted();
+        }
+    }
+
+    fn judge(&mut self, stats: &TorrentStats, traffic: Traffic, task: &str) -> Result<Advice, Fault> {
+        if matches!(stats.state, TorrentStatsState::Error) {
+            let detail = stats.error.clone().unwrap_or_default();
+            return Err(Fault::permanent(format!("BitTorrent gave up on {task}: see the log")).detail(detail));
+        }
+        if !matches!(stats.state, TorrentStatsState::Live) {
+            // Waiting for its turn to start is nobody's stall.
+            self.last_byte = Instant::now();
+            return Ok(Advice::Go);
+        }
+        self.check_quality(&traffic)?;
+        if stats.finished {
+            let since = *self.finished_since.get_or_insert_with(Instant::now);
+            if since.elapsed() > SINK_GRACE {
+                return Err(Fault::transient(format!(
+                    "{task}: bytes that BitTorrent brought are missing again, they are fetched anew"
+                )));
+            }
+            return Ok(Advice::Go);
+        }
+        self.finished_since = None;
+        if traffic.fetched > 0 {
+            self.last_byte = Instant::now();
+            return Ok(Advice::Go);
+        }
+        let silent = self.last_byte.elapsed();
+        if silent >= self.patience.give_up {
+            return Err(Fault::transient(format!(
+                "no peer has sent anything for {}: check the tracker and the sender's seed",
+                in_words(self.patience.give_up)
+            )));
+        }
+        // A restart throws away unfinished pieces: connected peers get more time than an empty line.
+        let stall = if traffic.peers > 0 { self.patience.stall * 3 } else { self.patience.stall };
+        Ok(if silent >= stall && self.last_restart.elapsed() >= stall { Advice::Restart } else { Advice::Go })
+    }
+
+    /// Every peer works on one piece at a time: when far more arrives than the pieces in flight and none of them passes
+    /// its check, the seed does not have what the torrent describes.
+    fn check_quality(&mut self, traffic: &Traffic) -> Result<(), Fault> {
+        self.most_peers = self.most_peers.max(traffic.peers);
+        if traffic.checked > 0 {
+            self.unchecked = 0;
+            self.most_peers = traffic.peers;
+            return Ok(());
+        }
+        self.unchecked += traffic.fetched;
+        if self.unchecked > (u64::from(self.most_peers) + 2) * 2 * self.piece_len + UNCHECKED_SLACK {
+            return Err(Fault::transient(
+                "what the peers send does not match the torrent: check the sender's package (bftv2 check) and run gentask again",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn in_words(d: Duration) -> String {
+    if d.as_secs() >= 120 { format!("{} minutes", d.as_secs() / 60) } else { format!("{} seconds", d.as_secs()) }
+}
+
+/// librqbit fetches in order, so all members of a swarm would hold the same pieces and all ask the centre for the next.
+/// Reading one byte at a random missing place makes librqbit want the pieces there first.
+async fn diversify(
+    handle: Arc<ManagedTorrent>,
+    streams: Arc<Semaphore>,
+    layout: Arc<Layout>,
+    sink: Arc<dyn Sink>,
+    files: Vec<usize>,
+) {
+    loop {
+        let Some((file, offset)) = random_missing(&layout, &*sink, &files) else {
+            tokio::time::sleep(POLL).await;
+            continue;
+        };
+        let Ok(_permit) = streams.acquire().await else { return };
+        let read = async {
+            let mut stream = handle.clone().stream(file).await?;
+            stream.seek(std::io::SeekFrom::Start(offset)).await?;
+            stream.read_exact(&mut [0u8; 1]).await?;
+            anyhow::Ok(())
+        };
+        match tokio::time::timeout(DIVERSIFY_PATIENCE, read).await {
+            Ok(Ok(())) | Err(_) => {}
+            Ok(Err(e)) => {
+                tracing::debug!(error = format!("{e:#}"), "asking for a piece out of order");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+        // A sink that is slow to count what was committed must not make this spin.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A place in a torrent file that is not there yet.
+fn random_missing(layout: &Layout, sink: &dyn Sink, files: &[usize]) -> Option<(usize, u64)> {
+    const TRIES: usize = 8;
+    let mut rng = rand::rng();
+    for _ in 0..TRIES {
+        let file = *files.get(rng.random_range(0..files.len().max(1)))?;
+        let span = layout.span(file)?;
+        let missing: Vec<_> = sink.missing(span).into_iter().filter(|r| r.start < r.end).collect();
+        if missing.is_empty() {
+            continue;
+        }
+        let range = missing.get(rng.random_range(0..missing.len()))?.clone();
+        return Some((file, rng.random_range(range).saturating_sub(span.offset)));
+    }
+    None
+}

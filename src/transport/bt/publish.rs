@@ -1,0 +1,157 @@
+//! Publishing: the package is seeded in place until the leg is stopped or a file is no longer what was hashed.
+
+use super::engine::{Add, Torrent, is_self, stopped};
+use super::layout::Layout;
+use super::seed::{self, Seeding};
+use super::{BtTransport, Meter, POLL, resolve_peers};
+use crate::error::Fault;
+use crate::model::ranges::RangeSet;
+use crate::model::span::Span;
+use crate::transport::{Outcome, PublishJob};
+use librqbit::{TorrentStats, TorrentStatsState};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// How often files are compared with their stamps by path.
+const LOOK: Duration = Duration::from_secs(1);
+/// A seed without peers for so long asks its trackers anew: librqbit's tracker client waits for ever on one that hangs.
+const LONELY: Duration = Duration::from_secs(600);
+
+pub(super) async fn run(bt: &BtTransport, job: PublishJob) -> Result<Outcome, Fault> {
+    let layout = Arc::new(Layout::parse(&bt.source.torrent, &bt.source.map, &job.files)?);
+    if let Some(span) = job.spans.iter().find(|s| !layout.covers(s)) {
+        let path = job.files.get(span.file as usize).map_or("?", |f| f.path.as_str());
+        return Err(Fault::permanent(format!("the torrent of {} does not hold all of {path}", job.ctx.task)).file(path));
+    }
+    let shared = {
+        let (layout, files, root, spans) = (layout.clone(), job.files.clone(), job.root.clone(), job.spans.clone());
+        tokio::task::spawn_blocking(move || Seeding::start(layout, files, root, &spans))
+            .await
+            .map_err(|e| Fault::local("seeding could not start").detail(e))??
+    };
+    // Of a torrent that is published in part, only pieces that lie within the published spans are offered.
+    let have = bt.source.known_good.then(|| {
+        let mut by_file: HashMap<u32, RangeSet> = HashMap::new();
+        for span in &job.spans {
+            by_file.entry(span.file).or_default().insert(span.range());
+        }
+        layout.bitfield(|s| by_file.get(&s.file).is_some_and(|set| set.contains(&s.range())))
+    });
+    let listen = bt.engine.listen_addr();
+    let mut peers = resolve_peers(&job.ctx.task, &bt.source.peers).await;
+    peers.retain(|p| !is_self(listen, *p));
+    let torrent = bt
+        .engine
+        .add(Add {
+            task: &job.ctx.task,
+            torrent: &bt.source.torrent,
+            layout: &layout,
+            have: have.as_deref(),
+            // Nothing is selected, so nothing is ever fetched: what librqbit does not have, it must not get.
+            only_files: Vec::new(),
+            storage: seed::factory(&shared, have.is_some()),
+            trackers: &bt.source.trackers,
+            peers,
+        })
+        .await?;
+    let mut seeder =
+        Seeder { layout: &layout, have: have.as_deref(), job: &job, sent: Meter::default(), confirmed: 0, ready: false };
+    let end = seeder.follow(bt, &torrent, &shared).await;
+    job.ctx.counters.set_ready(false);
+    job.ctx.counters.peers.store(0, Ordering::Relaxed);
+    torrent.remove().await;
+    end
+}
+
+struct Seeder<'a> {
+    layout: &'a Layout,
+    have: Option<&'a [u8]>,
+    job: &'a PublishJob,
+    sent: Meter,
+    /// Bytes counted as done: checked by librqbit, or all of them once the seed is up.
+    confirmed: u64,
+    ready: bool,
+}
+
+impl Seeder<'_> {
+    async fn follow(&mut self, bt: &BtTransport, torrent: &Torrent, shared: &Arc<Seeding>) -> Result<Outcome, Fault> {
+        let ctx = &self.job.ctx;
+        let mut tick = tokio::time::interval(POLL);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut last_look, mut last_peer) = (Instant::now(), Instant::now());
+        loop {
+            tokio::select! {
+                () = ctx.stop.cancelled() => return Ok(Outcome::Stopped),
+                () = bt.engine.closing.cancelled() => return Err(stopped()),
+                _ = tick.tick() => {}
+            }
+            if last_look.elapsed() >= LOOK {
+                let shared = shared.clone();
+                let looked = tokio::task::spawn_blocking(move || shared.look()).await;
+                looked.map_err(|e| Fault::local("looking at the package failed").detail(e))?;
+                last_look = Instant::now();
+            }
+            if let Some(fault) = shared.fault() {
+                return Err(fault);
+            }
+            let stats = torrent.handle.stats();
+            match stats.state {
+                TorrentStatsState::Error => {
+                    let detail = stats.error.unwrap_or_default();
+                    return Err(Fault::permanent(format!("BitTorrent cannot seed {}: see the log", ctx.task)).detail(detail));
+                }
+                TorrentStatsState::Initializing { .. } => self.confirm(stats.progress_bytes),
+                TorrentStatsState::Live if !self.ready => {
+                    let have = torrent.handle.live().map_or(0, |l| l.get_approx_have_bytes());
+                    self.verify(&stats, have)?;
+                    self.ready = true;
+                    self.confirm(u64::MAX);
+                    ctx.counters.set_ready(true);
+                }
+                TorrentStatsState::Live | TorrentStatsState::Paused => {}
+            }
+            let peers = stats.live.as_ref().map_or(0, |l| l.snapshot.peer_stats.live);
+            ctx.counters.peers.store(peers, Ordering::Relaxed);
+            if stats.live.is_some() {
+                ctx.counters.sent.fetch_add(self.sent.increment(stats.uploaded_bytes), Ordering::Relaxed);
+            }
+            if peers > 0 || !self.ready {
+                last_peer = Instant::now();
+            } else if last_peer.elapsed() >= LONELY {
+                torrent.restart().await;
+                self.sent.restarted();
+                last_peer = Instant::now();
+            }
+        }
+    }
+
+    fn confirm(&mut self, bytes: u64) {
+        let all: u64 = self.job.spans.iter().map(|s| s.len).sum();
+        let now = bytes.min(all).max(self.confirmed);
+        self.job.ctx.counters.add_done(now - self.confirmed);
+        self.confirmed = now;
+    }
+
+    /// librqbit has what is to be published: what we told it, or what its own check found.
+    fn verify(&self, stats: &TorrentStats, have: u64) -> Result<(), Fault> {
+        if let Some(bits) = self.have {
+            let expected = self.layout.bytes_of(bits);
+            return if have == expected {
+                Ok(())
+            } else {
+                let detail = format!("{have} bytes instead of {expected}");
+                Err(Fault::transient(format!("seeding {} did not start as it should", self.job.ctx.task)).detail(detail))
+            };
+        }
+        for file in self.layout.files_meeting(&self.job.spans) {
+            let Some(Span { file: package_file, len, .. }) = self.layout.span(file) else { continue };
+            if stats.file_progress.get(file) != Some(len) {
+                let path = self.job.files.get(*package_file as usize).map_or("?", |f| f.path.as_str());
+                return Err(Fault::permanent(format!("{path} is not what the torrent describes: run gentask again")).file(path));
+            }
+        }
+        Ok(())
+    }
+}
