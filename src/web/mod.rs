@@ -2,3 +2,4 @@
 //! app mounts on an address of its own. May import: model, desk.
 
 pub mod origin;
+pub mod tracker;
