@@ -22,8 +22,8 @@ const SINK_GRACE: Duration = Duration::from_secs(30);
 const DIVERSIFIERS: usize = 4;
 /// A place that nobody serves is given up after so long.
 const DIVERSIFY_PATIENCE: Duration = Duration::from_secs(60);
-/// Bytes that may arrive without a piece passing its check, besides the pieces in flight.
-const UNCHECKED_SLACK: u64 = 16 << 20;
+/// Bytes that may arrive without a piece passing its check, besides the pieces in flight: twice librqbit's request window.
+const UNCHECKED_SLACK: u64 = 4 << 20;
 
 pub(super) async fn run(bt: &BtTransport, job: FetchJob) -> Result<Outcome, Fault> {
     let layout = Arc::new(Layout::parse(&bt.source.torrent, &bt.source.map, &job.files)?);
@@ -62,9 +62,10 @@ pub(super) async fn run(bt: &BtTransport, job: FetchJob) -> Result<Outcome, Faul
             scouts.spawn(diversify(torrent.handle.clone(), bt.engine.streams.clone(), layout, sink, files));
         }
     }
-    let watch = Watch::new(bt.patience, layout.piece_len(0));
-    let end = follow(bt, &job, &torrent, &shared, &mut progress, watch).await;
+    let mut watch = Watch::new(bt.patience, layout.piece_len(0));
+    let end = follow(bt, &job, &torrent, &shared, &mut progress, &mut watch).await;
     scouts.shutdown().await;
+    watch.count(&torrent.handle.stats(), &job.ctx.counters);
     torrent.remove().await;
     // No byte may arrive after the leg has ended.
     let closing = shared.clone();
@@ -81,7 +82,7 @@ async fn follow(
     torrent: &Torrent,
     shared: &Receiving,
     progress: &mut Progress,
-    mut watch: Watch,
+    watch: &mut Watch,
 ) -> Result<Outcome, Fault> {
     let mut tick = tokio::time::interval(POLL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
