@@ -1,16 +1,15 @@
-//! The bt transport: the conformance suite, then what only BitTorrent has: seeding in place, trackers, swarms, stalls.
+//! The bt transport: the conformance suite, then seeding in place, spans and faults. Swarms are in `bt_swarm.rs`.
 
+mod bt_world;
 mod support;
 
 use bft2::error::{Fault, FaultClass};
 use bft2::model::ids::RelPath;
 use bft2::model::span::Span;
-use bft2::transport::bt::{BtEngine, BtSource, BtTransport, EngineOptions, Patience};
-use bft2::transport::{LegContext, Outcome, Sink, Transport};
-use bft2::web::tracker::{TrackerOptions, TrackerState, tracker};
-use poem::listener::{Acceptor as _, Listener as _};
+use bft2::transport::bt::{BtSource, BtTransport, Patience};
+use bft2::transport::{Outcome, Sink, Transport};
+use bt_world::{Engine, KIB, MIB, Seed, engine, engine_at, fetch, reel, source, torrent};
 use sha1::Digest as _;
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -19,113 +18,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::conformance::{Bench, Published};
 use support::sink::{FileSink, Package, ctx, done, until, wire};
-use tempfile::TempDir;
-use tokio::task::JoinHandle;
-
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
-
-/// Metainfo whose files are these spans of the package, in order.
-fn torrent(package: &Package, map: &[Span], piece: u64) -> Vec<u8> {
-    let mut out = b"d4:infod5:filesl".to_vec();
-    let mut bytes = Vec::new();
-    for span in map {
-        out.extend(format!("d6:lengthi{}e4:pathl", span.len).bytes());
-        let path = package.files[span.file as usize].path.as_str();
-        let part = format!("{:08}", span.offset);
-        for name in path.split('/').chain((span.offset > 0).then_some(part.as_str())) {
-            out.extend(format!("{}:{name}", name.len()).bytes());
-        }
-        out.extend(b"ee");
-        bytes.extend(package.read(span.file, span.range()));
-    }
-    let hashes: Vec<u8> = bytes.chunks(piece as usize).flat_map(sha1::Sha1::digest).collect();
-    let name = &package.name;
-    out.extend(format!("e4:name{}:{name}12:piece lengthi{piece}e6:pieces{}:", name.len(), hashes.len()).bytes());
-    out.extend(hashes);
-    out.extend(b"ee");
-    out
-}
-
-fn source(package: &Package, piece: u64) -> BtSource {
-    let map = package.spans();
-    let torrent = torrent(package, &map, piece);
-    BtSource { torrent, map, trackers: Vec::new(), peers: Vec::new(), known_good: true }
-}
-
-struct Engine {
-    engine: Arc<BtEngine>,
-    _state: TempDir,
-}
-
-async fn engine_at(listen: SocketAddr, change: impl FnOnce(&mut EngineOptions)) -> Engine {
-    let state = tempfile::tempdir().unwrap();
-    let mut options = EngineOptions::new(listen, state.path());
-    change(&mut options);
-    Engine { engine: BtEngine::start(options).await.unwrap(), _state: state }
-}
-
-async fn engine() -> Engine {
-    engine_at("127.0.0.1:0".parse().unwrap(), |_| {}).await
-}
-
-/// A running publish leg.
-struct Seed {
-    engine: Engine,
-    ctx: LegContext,
-    running: Option<JoinHandle<Result<Outcome, Fault>>>,
-}
-
-impl Seed {
-    async fn start(engine: Engine, package: &Package, source: BtSource) -> Self {
-        let seed = Self::launch(engine, package, source);
-        until("the seed is up", || seed.ctx.counters.is_ready() || seed.running.as_ref().unwrap().is_finished()).await;
-        assert!(seed.ctx.counters.is_ready(), "{:?}", seed.end().await);
-        seed
-    }
-
-    fn launch(engine: Engine, package: &Package, source: BtSource) -> Self {
-        let ctx = ctx();
-        let job = package.publish_job(&ctx);
-        let transport = BtTransport::new(engine.engine.clone(), source);
-        let running = Some(tokio::spawn(async move { transport.publish(job).await }));
-        Self { engine, ctx, running }
-    }
-
-    fn peer(&self) -> String {
-        self.engine.engine.listen_addr().to_string()
-    }
-
-    /// Waits for the leg's end.
-    async fn end(mut self) -> Result<Outcome, Fault> {
-        self.running.take().unwrap().await.unwrap()
-    }
-}
-
-impl Drop for Seed {
-    fn drop(&mut self) {
-        self.ctx.stop.cancel();
-    }
-}
-
-async fn fetch(
-    source: BtSource,
-    package: &Package,
-    spans: Vec<Span>,
-    sink: &Arc<FileSink>,
-) -> (Result<Outcome, Fault>, LegContext) {
-    let (leech, ctx) = (engine().await, ctx());
-    let job = package.fetch_job(spans, sink, &ctx);
-    (BtTransport::new(leech.engine.clone(), source).fetch(job).await, ctx)
-}
-
-fn reel(seed: u64) -> Package {
-    Package::make(
-        "REEL_FTR",
-        seed,
-        &[("ASSETMAP", 700), ("empty", 0), ("reel1/pic.mxf", 5 * MIB + 11), ("reel1/snd.mxf", 2 * MIB)],
-    )
-}
 
 // The conformance suite.
 
@@ -403,60 +295,6 @@ async fn a_border_piece_with_wrong_bytes_never_reaches_foreign_spans() {
     assert_eq!(sink.committed(0).to_text(), format!("0-{MIB}"), "the honest piece is there");
 }
 
-// Discovery.
-
-async fn start_tracker() -> String {
-    let acceptor = poem::listener::TcpListener::bind("127.0.0.1:0").into_acceptor().await.unwrap();
-    let addr = acceptor.local_addr()[0].clone();
-    let options = TrackerOptions { interval: Duration::from_secs(1), min_interval: Duration::from_secs(1), ..Default::default() };
-    let endpoint = tracker(Arc::new(TrackerState::new(options)));
-    tokio::spawn(poem::Server::new_with_acceptor(acceptor).run(endpoint));
-    format!("http://{}/announce", addr.as_socket_addr().unwrap())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_embedded_tracker_alone_brings_a_swarm_together() {
-    let package = Arc::new(Package::make("SWARM_FTR", 8, &[("a.mxf", 6 * MIB), ("b.mxf", 2 * MIB)]));
-    let mut source = source(&package, 64 * KIB);
-    source.trackers = vec![start_tracker().await];
-    let slow = engine_at("127.0.0.1:0".parse().unwrap(), |o| o.upload_bps = Some(8 * MIB)).await;
-    let seed = Seed::start(slow, &package, source.clone()).await;
-    let mut leechers = Vec::new();
-    for _ in 0..4 {
-        let (package, source) = (package.clone(), source.clone());
-        leechers.push(tokio::spawn(async move {
-            let sink = FileSink::new(&package.files);
-            let (outcome, leg) = fetch(source, &package, package.spans(), &sink).await;
-            assert_eq!(outcome.unwrap(), Outcome::Done);
-            assert!(sink.complete());
-            leg.counters.sent.load(Ordering::Relaxed)
-        }));
-    }
-    let mut exchanged = 0;
-    for leecher in leechers {
-        exchanged += leecher.await.unwrap();
-    }
-    let sent = seed.ctx.counters.sent.load(Ordering::Relaxed);
-    eprintln!("the seed sent {sent} bytes for 4 x {}, the leechers {exchanged} to each other", package.bytes());
-    assert!(exchanged > 0, "the members of a swarm relieve the seed");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_tracker_that_hangs_stops_nobody_who_knows_a_peer() {
-    let hung = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let package = reel(9);
-    let mut source = source(&package, 64 * KIB);
-    source.trackers =
-        vec![format!("http://{}/announce", hung.local_addr().unwrap()), "nonsense".into(), "file:///etc/passwd".into()];
-    let seed = Seed::start(engine().await, &package, source.clone()).await;
-    source.peers = vec!["no.such.host.invalid:1".into(), seed.peer()];
-    let sink = FileSink::new(&package.files);
-    let (outcome, _) =
-        tokio::time::timeout(Duration::from_secs(20), fetch(source, &package, package.spans(), &sink)).await.unwrap();
-    assert_eq!(outcome.unwrap(), Outcome::Done);
-    assert!(sink.complete());
-}
-
 // Faults.
 
 #[tokio::test(flavor = "multi_thread")]
@@ -468,29 +306,6 @@ async fn nobody_there_is_a_transient_fault_that_says_what_to_check() {
     let fault = transport.fetch(package.fetch_job(package.spans(), &sink, &leg)).await.unwrap_err();
     assert_eq!(fault.message, "no peer has sent anything for 1 seconds: check the tracker and the sender's seed");
     assert!(fault.is_transient());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_seed_that_comes_back_is_found_again() {
-    let package = Package::make("BACK_FTR", 11, &[("a.mxf", 8 * MIB)]);
-    let mut source = source(&package, 64 * KIB);
-    let slow = engine_at("127.0.0.1:0".parse().unwrap(), |o| o.upload_bps = Some(2 * MIB)).await;
-    let seed = Seed::start(slow, &package, source.clone()).await;
-    let address = seed.engine.engine.listen_addr();
-    source.peers = vec![seed.peer()];
-    let (leech, leg, sink) = (engine().await, ctx(), FileSink::new(&package.files));
-    let job = package.fetch_job(package.spans(), &sink, &leg);
-    let transport = BtTransport::new(leech.engine.clone(), source.clone())
-        .patience(Patience { stall: Duration::from_millis(500), give_up: Duration::from_secs(30) });
-    let running = tokio::spawn(async move { transport.fetch(job).await });
-    until("some is there", || sink.committed_bytes() > MIB).await;
-    seed.engine.engine.stop().await;
-    assert!(seed.end().await.unwrap_err().is_transient());
-    let back = engine_at(address, |_| {}).await;
-    let _seed = Seed::start(back, &package, source).await;
-    let outcome = tokio::time::timeout(Duration::from_secs(20), running).await.expect("it goes on").unwrap();
-    assert_eq!(outcome.unwrap(), Outcome::Done);
-    assert!(sink.complete());
 }
 
 #[tokio::test(flavor = "multi_thread")]
