@@ -60,15 +60,17 @@ conformance_tests!(BtBench);
 
 // Seeding in place.
 
-/// Everything about a package that seeding must not change.
-fn portrait(root: &Path) -> Vec<(String, u64, u64, i64, i64, u32, Vec<u8>)> {
+/// Everything about a file that seeding must not change: path, inode, length, mtime, mode, digest.
+type Portrait = (String, u64, u64, (i64, i64), u32, Vec<u8>);
+
+fn portrait(root: &Path) -> Vec<Portrait> {
     let mut all = Vec::new();
     let mut dirs = vec![root.to_owned()];
     while let Some(dir) = dirs.pop() {
         for path in std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()) {
             let m = std::fs::symlink_metadata(&path).unwrap();
             let bytes = if m.is_file() { sha1::Sha1::digest(std::fs::read(&path).unwrap()).to_vec() } else { Vec::new() };
-            all.push((path.display().to_string(), m.ino(), m.len(), m.mtime(), m.mtime_nsec(), m.mode(), bytes));
+            all.push((path.display().to_string(), m.ino(), m.len(), (m.mtime(), m.mtime_nsec()), m.mode(), bytes));
             if m.is_dir() {
                 dirs.push(path);
             }
@@ -293,6 +295,30 @@ async fn a_border_piece_with_wrong_bytes_never_reaches_foreign_spans() {
     assert!(fault.message.contains("does not match the torrent"), "{fault}");
     assert!(sink.written(1).is_empty(), "{:?}", sink.written(1));
     assert_eq!(sink.committed(0).to_text(), format!("0-{MIB}"), "the honest piece is there");
+}
+
+/// What is published of a torrent in part is served, the rest is neither opened nor offered.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_torrent_can_be_seeded() {
+    let package = Package::make("PART_FTR", 16, &[("a.mxf", 2 * MIB), ("b.mxf", MIB), ("c.mxf", 300)]);
+    let mut source = source(&package, 256 * KIB);
+    std::fs::remove_file(package.root().join("b.mxf")).unwrap();
+    for known_good in [true, false] {
+        source.known_good = known_good;
+        let (seeder, leg) = (engine().await, ctx());
+        let mut job = package.publish_job(&leg);
+        job.spans = vec![package.spans()[0], package.spans()[2]];
+        let transport = BtTransport::new(seeder.engine.clone(), source.clone());
+        let running = tokio::spawn(async move { transport.publish(job).await });
+        until("the seed is up", || leg.counters.is_ready()).await;
+        let reachable = BtSource { peers: vec![seeder.engine.listen_addr().to_string()], ..source.clone() };
+        let sink = FileSink::new(&package.files);
+        let (outcome, _) = fetch(reachable, &package, vec![package.spans()[0], package.spans()[2]], &sink).await;
+        assert_eq!(outcome.unwrap(), Outcome::Done);
+        assert!(sink.file_complete(0) && sink.file_complete(2));
+        leg.stop.cancel();
+        assert_eq!(running.await.unwrap().unwrap(), Outcome::Stopped);
+    }
 }
 
 // Faults.

@@ -11,7 +11,7 @@ use librqbit::limits::LimitsConfig;
 use librqbit::storage::BoxStorageFactory;
 use librqbit::{AddTorrent, AddTorrentOptions, AddTorrentResponse, ManagedTorrent, Session, SessionOptions};
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -328,8 +328,7 @@ async fn write_bitfield(path: &Path, have: Option<&[u8]>) -> Result<(), Fault> {
 
 /// Whether a peer address is our own listener (a task names its sender as a peer, and the sender may be this node).
 pub(super) fn is_self(listen: SocketAddr, peer: SocketAddr) -> bool {
-    let unspecified = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    peer == listen || (listen.ip() == unspecified && peer.ip().is_loopback() && peer.port() == listen.port())
+    peer == listen || (listen.ip().is_unspecified() && peer.ip().is_loopback() && peer.port() == listen.port())
 }
 
 #[cfg(test)]

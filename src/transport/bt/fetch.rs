@@ -1,12 +1,12 @@
 //! Fetching spans: a loop that looks at the torrent a few times per second and decides by what the sink has.
 
-use super::engine::{Add, Torrent, is_self, stopped};
+use super::engine::{Add, Torrent, stopped};
 use super::layout::Layout;
 use super::receive::{self, Receiving};
-use super::{BtTransport, Meter, POLL, Patience, resolve_peers};
+use super::{BtSource, BtTransport, Meter, POLL, Patience, resolve_peers};
 use crate::error::Fault;
 use crate::model::span::Span;
-use crate::transport::{Counters, FetchJob, Outcome, Sink};
+use crate::transport::{Counters, FetchJob, FileMeta, Outcome, Sink};
 use librqbit::{ManagedTorrent, TorrentStats, TorrentStatsState};
 use rand::Rng as _;
 use std::sync::Arc;
@@ -25,22 +25,44 @@ const DIVERSIFY_PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes that may arrive without a piece passing its check, besides the pieces in flight: twice librqbit's request window.
 const UNCHECKED_SLACK: u64 = 4 << 20;
 
+/// What a run works out before it begins.
+struct Plan {
+    layout: Arc<Layout>,
+    only_files: Vec<usize>,
+    have: Vec<u8>,
+    shared: Arc<Receiving>,
+}
+
+/// `None` when nothing is missing. Blocks: a large torrent asks the sink a hundred thousand times.
+fn plan(source: &BtSource, task: &str, files: &[FileMeta], spans: &[Span], sink: &Arc<dyn Sink>) -> Result<Option<Plan>, Fault> {
+    let layout = Arc::new(Layout::parse(&source.torrent, &source.map, files)?);
+    let open: Vec<Span> = spans.iter().filter(|s| missing_bytes(&**sink, s) > 0).copied().collect();
+    if open.is_empty() {
+        return Ok(None);
+    }
+    if let Some(span) = open.iter().find(|s| !layout.covers(s)) {
+        let path = files.get(span.file as usize).map_or("?", |f| f.path.as_str());
+        return Err(Fault::permanent(format!("the torrent of {task} does not hold all of {path}")).file(path));
+    }
+    let only_files = layout.files_meeting(&open);
+    let have = layout.bitfield(|s| sink.missing(s).is_empty());
+    let shared = Receiving::new(layout.clone(), sink.clone(), spans);
+    Ok(Some(Plan { layout, only_files, have, shared }))
+}
+
 pub(super) async fn run(bt: &BtTransport, job: FetchJob) -> Result<Outcome, Fault> {
-    let layout = Arc::new(Layout::parse(&bt.source.torrent, &bt.source.map, &job.files)?);
+    let planning = {
+        let (source, task, sink) = (bt.source.clone(), job.ctx.task.clone(), job.sink.clone());
+        let (files, spans) = (job.files.clone(), job.spans.clone());
+        tokio::task::spawn_blocking(move || plan(&source, &task, &files, &spans, &sink)).await
+    };
+    let planned = planning.map_err(|e| Fault::local("a BitTorrent fetch could not start").detail(e))??;
+    let Some(Plan { layout, only_files, have, shared }) = planned else { return Ok(Outcome::Done) };
     let mut progress = Progress::new(&job);
-    if progress.complete() {
-        return Ok(Outcome::Done);
-    }
-    if let Some(span) = progress.open.iter().map(|(s, _)| s).find(|s| !layout.covers(s)) {
-        let path = job.files.get(span.file as usize).map_or("?", |f| f.path.as_str());
-        return Err(Fault::permanent(format!("the torrent of {} does not hold all of {path}", job.ctx.task)).file(path));
-    }
-    let only_files = layout.files_meeting(&progress.open.iter().map(|(s, _)| *s).collect::<Vec<_>>());
-    let have = layout.bitfield(|s| job.sink.missing(s).is_empty());
-    let shared = Receiving::new(layout.clone(), job.sink.clone(), &job.spans);
-    let listen = bt.engine.listen_addr();
-    let mut peers = resolve_peers(&job.ctx.task, &bt.source.peers).await;
-    peers.retain(|p| !is_self(listen, *p));
+    let peers = tokio::select! {
+        peers = resolve_peers(&job.ctx.task, &bt.source.peers, bt.engine.listen_addr()) => peers,
+        () = job.ctx.stop.cancelled() => return Ok(Outcome::Stopped),
+    };
     bt.engine.follow_cap(job.ctx.limiter.get());
     let torrent = bt
         .engine
@@ -211,7 +233,7 @@ impl Watch {
             let detail = stats.error.clone().unwrap_or_default();
             return Err(Fault::permanent(format!("BitTorrent gave up on {task}: see the log")).detail(detail));
         }
-        if !matches!(stats.state, TorrentStatsState::Live) {
+        if matches!(stats.state, TorrentStatsState::Initializing { .. }) {
             // Waiting for its turn to start is nobody's stall.
             self.last_byte = Instant::now();
             return Ok(Advice::Go);

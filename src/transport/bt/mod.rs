@@ -110,8 +110,8 @@ const LOOKUP: Duration = Duration::from_secs(5);
 /// Peers named by a task: a list longer than this helps nobody.
 const MAX_NAMED_PEERS: usize = 64;
 
-/// Addresses of `host:port` peers. A name that cannot be resolved is logged and left out: another peer or the tracker may do.
-async fn resolve_peers(task: &str, peers: &[String]) -> Vec<SocketAddr> {
+/// Addresses of `host:port` peers, ourselves left out. A name that cannot be resolved is logged and left out: another peer or the tracker may do.
+async fn resolve_peers(task: &str, peers: &[String], listen: SocketAddr) -> Vec<SocketAddr> {
     let lookups = peers.iter().take(MAX_NAMED_PEERS).map(|peer| async move {
         match tokio::time::timeout(LOOKUP, tokio::net::lookup_host(peer.as_str())).await {
             Ok(Ok(found)) => found.collect::<Vec<_>>(),
@@ -128,6 +128,7 @@ async fn resolve_peers(task: &str, peers: &[String]) -> Vec<SocketAddr> {
     let mut all: Vec<SocketAddr> = futures::future::join_all(lookups).await.into_iter().flatten().collect();
     all.sort_unstable();
     all.dedup();
+    all.retain(|peer| !engine::is_self(listen, *peer));
     all
 }
 
@@ -160,12 +161,14 @@ mod tests {
 
     #[tokio::test]
     async fn peers_that_cannot_be_resolved_are_left_out() {
+        let listen = "127.0.0.1:7000".parse().unwrap();
         let peers = [
+            "127.0.0.1:7000".to_owned(),
             "127.0.0.1:7001".to_owned(),
             "nonsense".to_owned(),
             "127.0.0.1:7001".to_owned(),
             "no.such.host.invalid:1".to_owned(),
         ];
-        assert_eq!(resolve_peers("t", &peers).await, vec!["127.0.0.1:7001".parse().unwrap()]);
+        assert_eq!(resolve_peers("t", &peers, listen).await, vec!["127.0.0.1:7001".parse().unwrap()]);
     }
 }

@@ -1,15 +1,16 @@
 //! Publishing: the package is seeded in place until the leg is stopped or a file is no longer what was hashed.
 
-use super::engine::{Add, Torrent, is_self, stopped};
+use super::engine::{Add, Torrent, stopped};
 use super::layout::Layout;
 use super::seed::{self, Seeding};
-use super::{BtTransport, Meter, POLL, resolve_peers};
+use super::{BtSource, BtTransport, Meter, POLL, resolve_peers};
 use crate::error::Fault;
 use crate::model::ranges::RangeSet;
 use crate::model::span::Span;
-use crate::transport::{Outcome, PublishJob};
+use crate::transport::{FileMeta, Outcome, PublishJob};
 use librqbit::{TorrentStats, TorrentStatsState};
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -19,29 +20,44 @@ const LOOK: Duration = Duration::from_secs(1);
 /// A seed without peers for so long asks its trackers anew: librqbit's tracker client waits for ever on one that hangs.
 const LONELY: Duration = Duration::from_secs(600);
 
-pub(super) async fn run(bt: &BtTransport, job: PublishJob) -> Result<Outcome, Fault> {
-    let layout = Arc::new(Layout::parse(&bt.source.torrent, &bt.source.map, &job.files)?);
-    if let Some(span) = job.spans.iter().find(|s| !layout.covers(s)) {
-        let path = job.files.get(span.file as usize).map_or("?", |f| f.path.as_str());
-        return Err(Fault::permanent(format!("the torrent of {} does not hold all of {path}", job.ctx.task)).file(path));
+/// What a run works out before it begins.
+struct Plan {
+    layout: Arc<Layout>,
+    /// The pieces to offer without a check.
+    have: Option<Vec<u8>>,
+    shared: Arc<Seeding>,
+}
+
+/// Blocks: looks at every file, and at every piece.
+fn plan(source: &BtSource, task: &str, files: &Arc<[FileMeta]>, spans: &[Span], root: &Path) -> Result<Plan, Fault> {
+    let layout = Arc::new(Layout::parse(&source.torrent, &source.map, files)?);
+    if let Some(span) = spans.iter().find(|s| !layout.covers(s)) {
+        let path = files.get(span.file as usize).map_or("?", |f| f.path.as_str());
+        return Err(Fault::permanent(format!("the torrent of {task} does not hold all of {path}")).file(path));
     }
-    let shared = {
-        let (layout, files, root, spans) = (layout.clone(), job.files.clone(), job.root.clone(), job.spans.clone());
-        tokio::task::spawn_blocking(move || Seeding::start(layout, files, root, &spans))
-            .await
-            .map_err(|e| Fault::local("seeding could not start").detail(e))??
-    };
+    let shared = Seeding::start(layout.clone(), files.clone(), root.to_owned(), spans)?;
     // Of a torrent that is published in part, only pieces that lie within the published spans are offered.
-    let have = bt.source.known_good.then(|| {
+    let have = source.known_good.then(|| {
         let mut by_file: HashMap<u32, RangeSet> = HashMap::new();
-        for span in &job.spans {
+        for span in spans {
             by_file.entry(span.file).or_default().insert(span.range());
         }
         layout.bitfield(|s| by_file.get(&s.file).is_some_and(|set| set.contains(&s.range())))
     });
-    let listen = bt.engine.listen_addr();
-    let mut peers = resolve_peers(&job.ctx.task, &bt.source.peers).await;
-    peers.retain(|p| !is_self(listen, *p));
+    Ok(Plan { layout, have, shared })
+}
+
+pub(super) async fn run(bt: &BtTransport, job: PublishJob) -> Result<Outcome, Fault> {
+    let planning = {
+        let (source, task, root) = (bt.source.clone(), job.ctx.task.clone(), job.root.clone());
+        let (files, spans) = (job.files.clone(), job.spans.clone());
+        tokio::task::spawn_blocking(move || plan(&source, &task, &files, &spans, &root)).await
+    };
+    let Plan { layout, have, shared } = planning.map_err(|e| Fault::local("seeding could not start").detail(e))??;
+    let peers = tokio::select! {
+        peers = resolve_peers(&job.ctx.task, &bt.source.peers, bt.engine.listen_addr()) => peers,
+        () = job.ctx.stop.cancelled() => return Ok(Outcome::Stopped),
+    };
     let torrent = bt
         .engine
         .add(Add {
@@ -110,7 +126,12 @@ impl Seeder<'_> {
                     self.confirm(u64::MAX);
                     ctx.counters.set_ready(true);
                 }
-                TorrentStatsState::Live | TorrentStatsState::Paused => {}
+                TorrentStatsState::Live => {}
+                // Only a restart that failed half-way leaves it so.
+                TorrentStatsState::Paused => {
+                    torrent.restart().await;
+                    self.sent.restarted();
+                }
             }
             let peers = stats.live.as_ref().map_or(0, |l| l.snapshot.peer_stats.live);
             ctx.counters.peers.store(peers, Ordering::Relaxed);

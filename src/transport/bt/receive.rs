@@ -118,11 +118,12 @@ impl Receiving {
 
     /// The piece's hash is right: all its bytes count, also those in torrent files that nobody selected.
     fn completed(&self, piece: u64) -> anyhow::Result<()> {
-        let gathered = lock(&self.gathered).remove(&piece);
+        // The gathered bytes stay until they are written: peers may read the piece from now on.
+        let mut gathered = lock(&self.gathered);
         let mut at = 0;
         for span in self.layout.piece_spans(piece) {
             let end = at + span.len as usize;
-            if let Some(bytes) = &gathered {
+            if let Some(bytes) = gathered.get(&piece) {
                 self.put(&span, bytes.get(at..end).context("beyond the piece")?)?;
             }
             for part in self.sink.missing(&span) {
@@ -130,6 +131,7 @@ impl Receiving {
             }
             at = end;
         }
+        gathered.remove(&piece);
         Ok(())
     }
 }
