@@ -103,11 +103,13 @@ async fn ctorrent_downloads_from_our_seed_through_our_tracker() {
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    let ended = tokio::time::timeout(Duration::from_secs(60), child.wait()).await.expect("ctorrent ends when it has all");
-    assert!(ended.unwrap().success());
-    for (file, meta) in package.files.iter().enumerate() {
-        let got = std::fs::read(meta.path.under(&dir.path().join("V1_FTR"))).unwrap();
-        assert!(got == package.read(file as u32, 0..meta.size), "{} differs", meta.path);
-    }
+    // It says goodbye to the tracker a quarter of a minute later: nobody waits for that.
+    let same = |file: usize| {
+        let meta = &package.files[file];
+        let got = std::fs::read(meta.path.under(&dir.path().join("V1_FTR"))).unwrap_or_default();
+        got == package.read(file as u32, 0..meta.size)
+    };
+    until("ctorrent has every byte", || (0..package.files.len()).all(same)).await;
     until("what was sent is counted", || seed.ctx.counters.sent.load(Ordering::Relaxed) >= package.bytes()).await;
+    child.kill().await.unwrap();
 }
