@@ -1,1 +1,243 @@
-//! Placeholder of the obs transport.
+//! Object storage: uploads that survive restarts, reads of one version of each object, or a plain directory in their stead.
+//!
+//! A package file is one object, `<prefix>/<path>`; a part of a file that was split has an object of its own,
+//! `<prefix>/<path>.span-<offset>-<len>`. Objects carry the SHA-1 that the task promises as metadata, so that a file that
+//! is already in the bucket is recognised and not sent again, and an upload whose last reply was lost is recognised as done.
+//!
+//! Fetching is the shared range scheduler ([`super::ranged`]) over a source that reads one version of each object: its
+//! ETag is noted on first sight and every range must come from it. Without that, an object replaced during a download
+//! gives a file that is half old, half new.
+//!
+//! Reading, listing and deleting go through opendal; uploading does not ([`client`] says why).
+
+mod answer;
+mod client;
+mod directory;
+mod location;
+mod multipart;
+mod source;
+mod span_source;
+mod upload;
+
+pub use location::{Credentials, EndpointFrom, ObsLocation};
+
+use super::ranged::{RangedOptions, fetch_ranges};
+use super::retry::{Policy, with_retries};
+use super::{Checkpoints, FetchJob, FileMeta, Outcome, PublishJob, Transport};
+use crate::error::Fault;
+use crate::model::ids::Sha1;
+use crate::model::span::{Method, Span};
+use bytes::Bytes;
+use client::Bucket;
+use directory::Directory;
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How a leg talks to its store.
+#[derive(Clone, Debug)]
+pub struct ObsOptions {
+    /// Uploads in flight at a time: parts and small files together.
+    pub parallel: usize,
+    /// Bytes per part; `None` chooses by the file's size.
+    pub part_size: Option<u64>,
+    /// Files (and spans) of fewer bytes go up in one request, from memory.
+    pub small: u64,
+    pub retry: Policy,
+    pub connect_timeout: Duration,
+    /// Fetching. Its `period` is also the longest wait for any answer, and the longest time in which no byte of an
+    /// upload moves.
+    pub ranged: RangedOptions,
+    /// Connect here instead of where the name service says: a store behind a name that does not resolve here.
+    pub resolve: Option<SocketAddr>,
+}
+
+impl Default for ObsOptions {
+    fn default() -> Self {
+        Self {
+            parallel: 3,
+            part_size: None,
+            small: 8 << 20,
+            retry: Policy::default(),
+            connect_timeout: Duration::from_secs(15),
+            ranged: RangedOptions::default(),
+            resolve: None,
+        }
+    }
+}
+
+/// One version of one object, as the store describes it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+struct Entity {
+    size: u64,
+    /// With its quotation marks; for a directory store a text that changes with the file.
+    etag: String,
+    /// Of the object, from its metadata.
+    sha1: Option<String>,
+    /// Of the file that the object is a part of, from its metadata.
+    file_sha1: Option<String>,
+}
+
+impl Entity {
+    /// The object holds exactly these bytes of the file, by its metadata.
+    fn is(&self, file: &FileMeta, span: &Span) -> bool {
+        let noted = if is_whole(file, span) { &self.sha1 } else { &self.file_sha1 };
+        self.size == span.len && noted.as_deref().is_some_and(|h| Sha1::from_hex(h).is_ok_and(|h| h == file.sha1))
+    }
+}
+
+/// An object opened for reading.
+enum Opened {
+    Bytes(BoxStream<'static, Result<Bytes, Fault>>),
+    /// It is not the version that was asked for.
+    Changed,
+}
+
+/// Where the objects are.
+enum ObjectStore {
+    Bucket(Bucket),
+    Directory(Directory),
+}
+
+impl ObjectStore {
+    async fn stat(&self, key: &str) -> Result<Option<Entity>, Fault> {
+        match self {
+            Self::Bucket(b) => b.stat(key).await,
+            Self::Directory(d) => d.stat(key).await,
+        }
+    }
+    async fn open(&self, key: &str, entity: &Entity, range: Range<u64>) -> Result<Opened, Fault> {
+        match self {
+            Self::Bucket(b) => b.open(key, entity, range).await,
+            Self::Directory(d) => d.open(key, entity, range).await,
+        }
+    }
+    async fn delete(&self, key: &str) -> Result<(), Fault> {
+        match self {
+            Self::Bucket(b) => b.delete(key).await,
+            Self::Directory(d) => d.delete(key).await,
+        }
+    }
+}
+
+fn is_whole(file: &FileMeta, span: &Span) -> bool {
+    span.offset == 0 && span.len == file.size
+}
+
+/// The object of a span.
+fn object_key(location: &ObsLocation, file: &FileMeta, span: &Span) -> Result<String, Fault> {
+    let mut key = location.key(&file.path);
+    if !is_whole(file, span) {
+        key.push_str(&format!(".span-{}-{}", span.offset, span.len));
+    }
+    let rule = if key.len() > 1024 {
+        "object storage allows 1024 bytes"
+    } else if key.trim() != key {
+        "object storage takes no names that begin or end with white space"
+    } else {
+        return Ok(key);
+    };
+    Err(Fault::permanent(format!("{} cannot be an object: {rule}", file.path)).file(&file.path))
+}
+
+fn file_of<'a>(files: &'a [FileMeta], span: &Span) -> Result<&'a FileMeta, Fault> {
+    let file = files.get(span.file as usize).filter(|f| span.offset.checked_add(span.len).is_some_and(|end| end <= f.size));
+    file.ok_or_else(|| Fault::permanent(format!("a part of file {} lies outside the package", span.file)))
+}
+
+/// One leg over object storage.
+pub struct ObsTransport {
+    location: ObsLocation,
+    options: ObsOptions,
+    store: Arc<ObjectStore>,
+}
+
+impl ObsTransport {
+    /// Does not touch the network.
+    pub fn new(location: ObsLocation, options: ObsOptions) -> Result<Self, Fault> {
+        let store = match Bucket::new(&location, &options)? {
+            Some(bucket) => ObjectStore::Bucket(bucket),
+            None => ObjectStore::Directory(Directory::new(&location)?),
+        };
+        Ok(Self { location, options, store: Arc::new(store) })
+    }
+
+    /// How many bytes of these spans are in the store, by the sizes of their objects: what `obsstatus` shows. A whole
+    /// file's object counts for its parts too (a bucket that is itself the library has no others).
+    pub async fn uploaded_bytes(&self, files: &[FileMeta], spans: &[Span]) -> Result<u64, Fault> {
+        let never = CancellationToken::new();
+        let listed = match &*self.store {
+            ObjectStore::Directory(_) => None,
+            ObjectStore::Bucket(b) => {
+                let list = with_retries(self.options.retry, &never, || b.sizes(&self.location.prefix)).await;
+                Some(list.unwrap_or_else(|| Ok(Default::default()))?)
+            }
+        };
+        let size = async |key: &str| match &listed {
+            Some(sizes) => Ok(sizes.get(key).copied()),
+            None => self.store.stat(key).await.map(|e| e.map(|e| e.size)),
+        };
+        let mut bytes = 0;
+        for span in spans {
+            let file = file_of(files, span)?;
+            let there = size(&object_key(&self.location, file, span)?).await? == Some(span.len)
+                || (!is_whole(file, span) && size(&self.location.key(&file.path)).await? == Some(file.size));
+            bytes += if there { span.len } else { 0 };
+        }
+        Ok(bytes)
+    }
+
+    /// Deletes the objects of these spans and their unfinished uploads, which a store would keep (and charge for) for ever.
+    pub async fn delete_all(&self, files: &[FileMeta], spans: &[Span], checkpoints: &dyn Checkpoints) -> Result<(), Fault> {
+        let never = CancellationToken::new();
+        for span in spans {
+            let file = file_of(files, span)?;
+            let key = object_key(&self.location, file, span)?;
+            if let ObjectStore::Bucket(bucket) = &*self.store {
+                multipart::forget(bucket, &self.location.place(), &key, checkpoints).await?;
+            }
+            let deleted = with_retries(self.options.retry, &never, || self.store.delete(&key)).await;
+            deleted.unwrap_or(Ok(())).map_err(|f| f.file(&file.path))?;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait::async_trait]
+impl Transport for ObsTransport {
+    fn method(&self) -> Method {
+        Method::Obs
+    }
+
+    async fn fetch(&self, job: FetchJob) -> Result<Outcome, Fault> {
+        let source = span_source::SpanSource::new(
+            Arc::clone(&self.store),
+            self.location.clone(),
+            Arc::clone(&job.files),
+            &job.spans,
+            Arc::clone(&job.ctx.checkpoints),
+        );
+        fetch_ranges(&job, Arc::new(source), &self.options.ranged).await
+    }
+
+    async fn publish(&self, job: PublishJob) -> Result<Outcome, Fault> {
+        job.ctx.counters.set_ready(false);
+        let upload = upload::Upload::new(&self.store, &self.location, &self.options, &job);
+        let parallel = self.options.parallel.max(1);
+        let mut spans = futures::stream::iter(job.spans.iter().copied().map(|span| upload.span(span))).buffer_unordered(parallel);
+        let mut outcome = Outcome::Done;
+        while let Some(ended) = spans.try_next().await? {
+            if ended == Outcome::Stopped {
+                outcome = Outcome::Stopped;
+            }
+        }
+        if outcome == Outcome::Done {
+            job.ctx.counters.set_ready(true);
+        }
+        Ok(outcome)
+    }
+}
