@@ -2,4 +2,5 @@
 #![allow(dead_code)]
 
 pub mod conformance;
+pub mod obs_emulator;
 pub mod sink;
