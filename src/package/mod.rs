@@ -11,7 +11,8 @@ pub mod digest;
 pub mod documents;
 pub mod metainfo;
 pub mod one_pass;
+pub mod paths;
+pub mod sample;
 pub mod scan;
 
 pub use check::{CheckReport, check};
-pub mod sample;

@@ -45,6 +45,12 @@ impl ScannedFile {
     }
 }
 
+/// Is the file at `path` still the one that had this size, modification time and inode?
+pub fn is_unchanged(path: &Path, size: u64, mtime_ns: i64, inode: u64) -> bool {
+    std::fs::symlink_metadata(path)
+        .is_ok_and(|m| m.is_file() && m.len() == size && self::mtime_ns(&m) == mtime_ns && m.ino() == inode)
+}
+
 /// Nanoseconds since 1970; times outside of 1677-2262 are held at the border.
 fn mtime_ns(meta: &Metadata) -> i64 {
     meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec())

@@ -207,6 +207,16 @@ impl TaskFile {
         }
     }
 
+    /// Whether the package is one file rather than a directory.
+    pub fn is_single(&self) -> bool {
+        self.kind == Kind::File
+    }
+
+    /// The seed time in milliseconds.
+    pub fn seed_ms(&self) -> i64 {
+        i64::try_from(self.bt.seedtime_hours).unwrap_or(0).saturating_mul(3_600_000)
+    }
+
     /// `<basesubdir>-<name>.task.json`.
     pub fn file_name(&self) -> String {
         format!("{}-{}.task.json", self.basesubdir, self.name)
