@@ -1,1 +1,133 @@
-//! store
+//! All SQL, one file per noun; nothing else knows that there is SQLite.
+//!
+//! One writer connection (`BEGIN IMMEDIATE`, `synchronous=FULL`, so that what was answered is on disk) and a few
+//! readers that cannot write. A second writer pool would only turn waiting into `SQLITE_BUSY`; a single connection queues
+//! fairly. Transactions are short: no network, no hashing, no file work inside one. Byte counters are written by one
+//! sampler, never by the code that moves bytes.
+
+pub mod checkpoints;
+pub mod events;
+pub mod generations;
+pub mod legs;
+pub mod library;
+pub mod samples;
+pub mod task_files;
+pub mod tasks;
+pub mod torrents;
+
+use crate::error::{Fault, FaultClass};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Sqlite, Transaction};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The node's database. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    writer: SqlitePool,
+    readers: SqlitePool,
+    path: PathBuf,
+}
+
+/// The write-ahead log is cut back to this size after a checkpoint (bytes).
+const WAL_LIMIT: &str = "67108864";
+
+impl Store {
+    /// Opens or creates the database and brings its schema up to date. The file is 0600: it holds keys of task files.
+    pub async fn open(path: &Path) -> Result<Self, Fault> {
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir).map_err(|e| crate::error::io_fault("cannot create the database directory", dir, &e))?;
+        }
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(10))
+            .pragma("journal_size_limit", WAL_LIMIT)
+            .pragma("cache_size", "-16384")
+            .pragma("temp_store", "memory");
+        let refused = |e: sqlx::Error| {
+            Fault::local(format!(
+                "cannot open the database {}: {}. If the file is damaged, stop the service, keep a copy and restore a backup",
+                path.display(),
+                plain(&e)
+            ))
+        };
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_with(options.clone())
+            .await
+            .map_err(refused)?;
+        restrict(path)?;
+        sqlx::migrate!("./migrations")
+            .run(&writer)
+            .await
+            .map_err(|e| Fault::local(format!("cannot bring the database {} up to date: {e}", path.display())))?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(4)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_with(options.pragma("query_only", "on"))
+            .await
+            .map_err(refused)?;
+        Ok(Self { writer, readers, path: path.to_owned() })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes the log back into the main file and closes all connections.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        if let Err(e) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&self.writer).await {
+            tracing::warn!(error = %e, "the last checkpoint of the database failed; the next start repeats it");
+        }
+        self.writer.close().await;
+    }
+
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, Fault> {
+        self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(db_fault)
+    }
+}
+
+fn restrict(path: &Path) -> Result<(), Fault> {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .map_err(|e| crate::error::io_fault("cannot restrict the rights of", path, &e))
+}
+
+fn plain(e: &sqlx::Error) -> String {
+    match e {
+        sqlx::Error::Database(d) => d.message().to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// What a database error means for the caller.
+pub(crate) fn db_fault(e: sqlx::Error) -> Fault {
+    let code = e.as_database_error().and_then(|d| d.code()).and_then(|c| c.parse::<i32>().ok()).map(|c| c & 0xff);
+    let class = match code {
+        Some(5 | 6) => FaultClass::Transient, // SQLITE_BUSY, SQLITE_LOCKED
+        None if matches!(e, sqlx::Error::PoolTimedOut) => FaultClass::Transient,
+        _ => FaultClass::Local,
+    };
+    Fault::new(class, format!("database: {}", plain(&e)))
+}
+
+/// A row that breaks the schema's promises: only a hand-edited or damaged database can hold one.
+pub(crate) fn bad_row(what: &str, value: &str) -> Fault {
+    Fault::local(format!("database: unexpected {what} {value:?}; run an integrity check"))
+}
+
+pub(crate) fn u(v: i64) -> u64 {
+    u64::try_from(v).unwrap_or(0)
+}
+
+pub(crate) fn i(v: u64) -> i64 {
+    i64::try_from(v).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,54 @@
+//! What happened, append-only.
+
+use super::{Store, db_fault};
+use crate::error::Fault;
+
+/// How much an operator should care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    Info,
+    Warn,
+    Error,
+}
+
+impl Level {
+    fn as_str(self) -> &'static str {
+        match self {
+            Level::Info => "info",
+            Level::Warn => "warn",
+            Level::Error => "error",
+        }
+    }
+}
+
+impl Store {
+    /// Adds an event. `task` is the task file's name or empty; `actor` says who asked (`api`, `drop`, `conductor`).
+    pub async fn add_event(
+        &self,
+        level: Level,
+        kind: &str,
+        task: &str,
+        actor: &str,
+        text: &str,
+        now_ms: i64,
+    ) -> Result<(), Fault> {
+        sqlx::query("INSERT INTO events (at, level, kind, task, actor, text) VALUES (?, ?, ?, ?, ?, ?)")
+            .bind(now_ms)
+            .bind(level.as_str())
+            .bind(kind)
+            .bind(task)
+            .bind(actor)
+            .bind(text)
+            .execute(&self.writer)
+            .await
+            .map_err(db_fault)?;
+        Ok(())
+    }
+
+    /// Drops events older than the given time.
+    pub async fn prune_events(&self, before_ms: i64) -> Result<u64, Fault> {
+        let done =
+            sqlx::query("DELETE FROM events WHERE at < ?").bind(before_ms).execute(&self.writer).await.map_err(db_fault)?;
+        Ok(done.rows_affected())
+    }
+}

@@ -1,0 +1,158 @@
+//! gentask jobs.
+
+use super::{Store, db_fault, i, u};
+use crate::error::Fault;
+
+/// Where a gentask job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GenerationState {
+    Queued,
+    Running,
+    Finished,
+    Failed,
+    Cancelled,
+}
+
+impl GenerationState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Finished => "finished",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+    fn parse(s: &str) -> Option<Self> {
+        [Self::Queued, Self::Running, Self::Finished, Self::Failed, Self::Cancelled].into_iter().find(|x| x.as_str() == s)
+    }
+    pub fn is_live(self) -> bool {
+        matches!(self, Self::Queued | Self::Running)
+    }
+}
+
+/// One job. `request` is JSON and may hold keys.
+#[derive(Clone, Debug)]
+pub struct GenerationRow {
+    pub id: i64,
+    pub dcppath: String,
+    pub taskfile: String,
+    pub request: String,
+    pub state: GenerationState,
+    pub bytes_total: u64,
+    pub bytes_done: u64,
+    pub error: String,
+}
+
+type Raw = (i64, String, String, String, String, i64, i64, String);
+
+fn read(r: Raw) -> Result<GenerationRow, Fault> {
+    Ok(GenerationRow {
+        id: r.0,
+        dcppath: r.1,
+        taskfile: r.2,
+        request: r.3,
+        state: GenerationState::parse(&r.4).ok_or_else(|| super::bad_row("generation state", &r.4))?,
+        bytes_total: u(r.5),
+        bytes_done: u(r.6),
+        error: r.7,
+    })
+}
+
+const SELECT: &str = "SELECT id, dcppath, taskfile, request, state, bytes_total, bytes_done, error FROM generations";
+
+impl Store {
+    /// Queues a job; an ended one for the same task file is replaced. `None`: one is at work on it or on the same package.
+    pub async fn queue_generation(
+        &self,
+        dcppath: &str,
+        taskfile: &str,
+        request: &str,
+        now_ms: i64,
+    ) -> Result<Option<i64>, Fault> {
+        let mut tx = self.begin().await?;
+        let busy: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM generations WHERE (dcppath = ? OR taskfile = ?) AND state IN ('queued', 'running')",
+        )
+        .bind(dcppath)
+        .bind(taskfile)
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(db_fault)?;
+        if busy > 0 {
+            return Ok(None);
+        }
+        sqlx::query("DELETE FROM generations WHERE taskfile = ?").bind(taskfile).execute(&mut *tx).await.map_err(db_fault)?;
+        let id = sqlx::query_scalar(
+            "INSERT INTO generations (dcppath, taskfile, request, state, created_at) VALUES (?, ?, ?, 'queued', ?) RETURNING id",
+        )
+        .bind(dcppath)
+        .bind(taskfile)
+        .bind(request)
+        .bind(now_ms)
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(db_fault)?;
+        tx.commit().await.map_err(db_fault)?;
+        Ok(Some(id))
+    }
+
+    /// The newest job for a task file, or else for a package.
+    pub async fn generation(&self, dcppath: &str, taskfile: &str) -> Result<Option<GenerationRow>, Fault> {
+        let sql = format!("{SELECT} WHERE taskfile = ?2 OR dcppath = ?1 ORDER BY taskfile = ?2 DESC, id DESC LIMIT 1");
+        let row: Option<Raw> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(dcppath)
+            .bind(taskfile)
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(db_fault)?;
+        row.map(read).transpose()
+    }
+
+    /// Jobs that are to be done, oldest first. One that was running when the service stopped starts again.
+    pub async fn live_generations(&self) -> Result<Vec<GenerationRow>, Fault> {
+        let sql = format!("{SELECT} WHERE state IN ('queued', 'running') ORDER BY id");
+        let rows: Vec<Raw> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(&self.readers).await.map_err(db_fault)?;
+        rows.into_iter().map(read).collect()
+    }
+
+    pub async fn set_generation(&self, id: i64, state: GenerationState, error: &str, now_ms: i64) -> Result<(), Fault> {
+        sqlx::query(
+            "UPDATE generations SET state = ?1, error = ?2, finished_at = CASE WHEN ?1 IN ('queued', 'running') THEN NULL ELSE ?3 END \
+             WHERE id = ?4",
+        )
+        .bind(state.as_str())
+        .bind(error)
+        .bind(now_ms)
+        .bind(id)
+        .execute(&self.writer)
+        .await
+        .map_err(db_fault)?;
+        Ok(())
+    }
+
+    /// Ends the live job of a task file of this name. `false`: there is none.
+    pub async fn cancel_generation(&self, taskfile_name: &str, now_ms: i64) -> Result<bool, Fault> {
+        let done = sqlx::query(
+            "UPDATE generations SET state = 'cancelled', finished_at = ? WHERE state IN ('queued', 'running') \
+             AND substr(taskfile, -length(?2) - 1) = '/' || ?2",
+        )
+        .bind(now_ms)
+        .bind(taskfile_name)
+        .execute(&self.writer)
+        .await
+        .map_err(db_fault)?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    pub async fn record_generation(&self, id: i64, done: u64, total: u64) -> Result<(), Fault> {
+        sqlx::query("UPDATE generations SET bytes_done = ?, bytes_total = ? WHERE id = ?")
+            .bind(i(done))
+            .bind(i(total))
+            .bind(id)
+            .execute(&self.writer)
+            .await
+            .map_err(db_fault)?;
+        Ok(())
+    }
+}

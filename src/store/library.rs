@@ -1,0 +1,152 @@
+//! The library: what this node has, by digest; and the verdict on its packages.
+
+use super::{Store, bad_row, db_fault, i, u};
+use crate::error::Fault;
+use crate::model::ids::Sha1;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// A library file as it was when it was hashed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LibraryFile {
+    /// Absolute.
+    pub path: PathBuf,
+    pub size: u64,
+    pub mtime_ns: i64,
+    pub inode: u64,
+    pub sha1: Sha1,
+}
+
+/// A package's row in `packages`.
+#[derive(Clone, Debug)]
+pub struct PackageRow {
+    pub path: PathBuf,
+    pub name: String,
+    pub verdict: String,
+    pub title: String,
+    pub files: u64,
+    pub bytes: u64,
+}
+
+impl Store {
+    /// Adds or refreshes the files of one package and its verdict; files of it that are gone are dropped.
+    pub async fn put_package(&self, package: &PackageRow, files: &[LibraryFile], now_ms: i64) -> Result<(), Fault> {
+        let mut tx = self.begin().await?;
+        put_package(&mut tx, package, files, now_ms).await?;
+        tx.commit().await.map_err(db_fault)
+    }
+
+    /// The end of a reception: library, package verdict and the task's new state in one transaction.
+    pub async fn finish_reception(
+        &self,
+        task: i64,
+        package: &PackageRow,
+        files: &[LibraryFile],
+        document: &str,
+        seed_until: Option<i64>,
+        now_ms: i64,
+    ) -> Result<bool, Fault> {
+        let mut tx = self.begin().await?;
+        put_package(&mut tx, package, files, now_ms).await?;
+        let done = sqlx::query(
+            "UPDATE tasks SET state = 'downloaded', reason = '', document = ?, seed_until = ?, finished_at = ?, revision = revision + 1 \
+             WHERE id = ? AND state = 'downloading'",
+        )
+        .bind(document)
+        .bind(seed_until)
+        .bind(now_ms)
+        .bind(task)
+        .execute(&mut *tx)
+        .await
+        .map_err(db_fault)?;
+        tx.commit().await.map_err(db_fault)?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// For each wanted (digest, size), one library file that has them, if there is one.
+    pub async fn find_same(&self, wanted: &[(Sha1, u64)]) -> Result<Vec<Option<LibraryFile>>, Fault> {
+        let list: Vec<_> = wanted.iter().map(|(h, s)| json!([h, i(*s)])).collect();
+        let rows: Vec<(i64, String, i64, i64, i64)> = sqlx::query_as(
+            "SELECT n.key, f.path, f.size, f.mtime_ns, f.inode FROM json_each(?) AS n \
+             JOIN library_files f ON f.sha1 = unhex(n.value->>0) AND f.size = n.value->>1 ORDER BY f.id",
+        )
+        .bind(json!(list).to_string())
+        .fetch_all(&self.readers)
+        .await
+        .map_err(db_fault)?;
+        let mut out: Vec<Option<LibraryFile>> = vec![None; wanted.len()];
+        for (n, path, size, mtime_ns, inode) in rows {
+            let n = usize::try_from(n).map_err(|_| bad_row("index", &path))?;
+            let (Some(slot), Some((sha1, _))) = (out.get_mut(n), wanted.get(n)) else { continue };
+            slot.get_or_insert(LibraryFile { path: path.into(), size: u(size), mtime_ns, inode: u(inode), sha1: *sha1 });
+        }
+        Ok(out)
+    }
+
+    /// The files below a directory, by path.
+    pub async fn library_below(&self, dir: &Path) -> Result<Vec<LibraryFile>, Fault> {
+        let prefix = format!("{}/", dir.display());
+        let end = format!("{}0", dir.display()); // '0' follows '/'
+        let rows: Vec<(String, i64, i64, i64, String)> = sqlx::query_as(
+            "SELECT path, size, mtime_ns, inode, lower(hex(sha1)) FROM library_files WHERE path = ?3 OR (path >= ?1 AND path < ?2) ORDER BY path",
+        )
+        .bind(prefix)
+        .bind(end)
+        .bind(dir.to_string_lossy().into_owned())
+        .fetch_all(&self.readers)
+        .await
+        .map_err(db_fault)?;
+        rows.into_iter()
+            .map(|(path, size, mtime_ns, inode, sha1)| {
+                let sha1 = Sha1::from_hex(&sha1).map_err(|e| bad_row(e.what, &e.value))?;
+                Ok(LibraryFile { path: path.into(), size: u(size), mtime_ns, inode: u(inode), sha1 })
+            })
+            .collect()
+    }
+
+    /// A file turned out not to be what its row says.
+    pub async fn forget_library_file(&self, path: &Path) -> Result<(), Fault> {
+        sqlx::query("DELETE FROM library_files WHERE path = ?")
+            .bind(path.to_string_lossy().into_owned())
+            .execute(&self.writer)
+            .await
+            .map_err(db_fault)?;
+        Ok(())
+    }
+}
+
+async fn put_package(
+    tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>,
+    package: &PackageRow,
+    files: &[LibraryFile],
+    now_ms: i64,
+) -> Result<(), Fault> {
+    let dir = package.path.to_string_lossy().into_owned();
+    sqlx::query("DELETE FROM library_files WHERE package = ?").bind(&dir).execute(&mut **tx).await.map_err(db_fault)?;
+    let list: Vec<_> =
+        files.iter().map(|f| json!([f.path.to_string_lossy(), i(f.size), f.mtime_ns, i(f.inode), f.sha1])).collect();
+    sqlx::query(
+        "INSERT OR REPLACE INTO library_files (path, size, mtime_ns, inode, sha1, hashed_at, package) \
+         SELECT value->>0, value->>1, value->>2, value->>3, unhex(value->>4), ?2, ?3 FROM json_each(?1)",
+    )
+    .bind(json!(list).to_string())
+    .bind(now_ms)
+    .bind(&dir)
+    .execute(&mut **tx)
+    .await
+    .map_err(db_fault)?;
+    sqlx::query(
+        "INSERT OR REPLACE INTO packages (path, name, verdict, title, files, bytes, checked_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&dir)
+    .bind(&package.name)
+    .bind(&package.verdict)
+    .bind(&package.title)
+    .bind(i(package.files))
+    .bind(i(package.bytes))
+    .bind(now_ms)
+    .execute(&mut **tx)
+    .await
+    .map_err(db_fault)?;
+    Ok(())
+}

@@ -1,0 +1,241 @@
+//! The files of a task, their spans, and which methods must not be asked for which file.
+
+use super::{Store, bad_row, db_fault, i, u};
+use crate::error::Fault;
+use crate::model::ids::{RelPath, Sha1};
+use crate::model::ranges::RangeSet;
+use crate::model::span::{Method, Span};
+use serde_json::json;
+use sqlx::Row as _;
+use std::path::PathBuf;
+
+/// A file of a task with what is safely on disk of it.
+#[derive(Clone, Debug)]
+pub struct FileRow {
+    pub path: RelPath,
+    pub size: u64,
+    pub sha1: Sha1,
+    pub verified: bool,
+    /// Synced ranges.
+    pub have: RangeSet,
+    /// Serialised running digest over the first `digest_at` bytes.
+    pub digest: Option<Vec<u8>>,
+    pub digest_at: u64,
+    pub local_source: Option<PathBuf>,
+}
+
+/// A span and who fetches it; `None` is a copy from the library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpanRow {
+    pub span: Span,
+    pub method: Option<Method>,
+    pub planned: Method,
+}
+
+/// What a sync of one file recorded.
+#[derive(Clone, Debug)]
+pub struct FileProgress {
+    pub idx: u32,
+    pub have: RangeSet,
+    pub digest: Option<Vec<u8>>,
+    pub digest_at: u64,
+    pub verified: bool,
+}
+
+impl Store {
+    /// In file list order.
+    pub async fn task_files(&self, task: i64) -> Result<Vec<FileRow>, Fault> {
+        let rows = sqlx::query(
+            "SELECT path, size, lower(hex(sha1)) AS sha1, state, have, digest, digest_at, local_source \
+             FROM task_files WHERE task_id = ? ORDER BY idx",
+        )
+        .bind(task)
+        .fetch_all(&self.readers)
+        .await
+        .map_err(db_fault)?;
+        rows.iter()
+            .map(|r| {
+                let path: String = r.try_get("path").map_err(db_fault)?;
+                let sha1: String = r.try_get("sha1").map_err(db_fault)?;
+                let have: String = r.try_get("have").map_err(db_fault)?;
+                Ok(FileRow {
+                    path: RelPath::parse(&path).map_err(|e| bad_row(e.what, &e.value))?,
+                    size: u(r.try_get("size").map_err(db_fault)?),
+                    sha1: Sha1::from_hex(&sha1).map_err(|e| bad_row(e.what, &e.value))?,
+                    verified: r.try_get::<String, _>("state").map_err(db_fault)? == "verified",
+                    have: RangeSet::from_text(&have).ok_or_else(|| bad_row("ranges", &have))?,
+                    digest: r.try_get("digest").map_err(db_fault)?,
+                    digest_at: u(r.try_get("digest_at").map_err(db_fault)?),
+                    local_source: r.try_get::<Option<String>, _>("local_source").map_err(db_fault)?.map(PathBuf::from),
+                })
+            })
+            .collect()
+    }
+
+    /// In file and offset order.
+    pub async fn task_spans(&self, task: i64) -> Result<Vec<SpanRow>, Fault> {
+        let rows = sqlx::query("SELECT idx, offset, len, method, planned FROM spans WHERE task_id = ? ORDER BY idx, offset")
+            .bind(task)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(db_fault)?;
+        rows.iter()
+            .map(|r| {
+                let method: String = r.try_get("method").map_err(db_fault)?;
+                let planned: String = r.try_get("planned").map_err(db_fault)?;
+                Ok(SpanRow {
+                    span: Span {
+                        file: u32::try_from(r.try_get::<i64, _>("idx").map_err(db_fault)?)
+                            .map_err(|_| bad_row("index", "idx"))?,
+                        offset: u(r.try_get("offset").map_err(db_fault)?),
+                        len: u(r.try_get("len").map_err(db_fault)?),
+                    },
+                    method: Method::parse(&method),
+                    planned: Method::parse(&planned).ok_or_else(|| bad_row("method", &planned))?,
+                })
+            })
+            .collect()
+    }
+
+    /// Bytes that were copied from the library so far.
+    pub async fn local_bytes_done(&self, task: i64) -> Result<u64, Fault> {
+        let bytes: i64 = sqlx::query_scalar(
+            "SELECT coalesce(sum(f.bytes_done), 0) FROM task_files f WHERE f.task_id = ?1 AND f.idx IN \
+             (SELECT idx FROM spans WHERE task_id = ?1 AND method = 'local')",
+        )
+        .bind(task)
+        .fetch_one(&self.readers)
+        .await
+        .map_err(db_fault)?;
+        Ok(u(bytes))
+    }
+
+    /// Records what a sync made safe. Only after `fdatasync` of those files.
+    pub async fn record_files(&self, task: i64, files: &[FileProgress]) -> Result<(), Fault> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        let list: Vec<_> = files
+            .iter()
+            .map(|f| {
+                let state = if f.verified {
+                    "verified"
+                } else if f.have.is_empty() {
+                    "waiting"
+                } else {
+                    "partial"
+                };
+                json!([f.idx, f.have.to_text(), f.have.total(), f.digest.as_ref().map(hex::encode), f.digest_at, state])
+            })
+            .collect();
+        sqlx::query(
+            "UPDATE task_files SET have = n.value->>1, bytes_done = n.value->>2, digest = unhex(n.value->>3), \
+             digest_at = n.value->>4, state = n.value->>5 \
+             FROM json_each(?2) AS n WHERE task_id = ?1 AND idx = n.value->>0",
+        )
+        .bind(task)
+        .bind(json!(list).to_string())
+        .execute(&self.writer)
+        .await
+        .map_err(db_fault)?;
+        Ok(())
+    }
+
+    /// Refused (file, method) pairs with the error that was met.
+    pub async fn refusals(&self, task: i64) -> Result<Vec<(u32, Option<Method>, String)>, Fault> {
+        let rows: Vec<(i64, String, String)> =
+            sqlx::query_as("SELECT idx, method, error FROM refusals WHERE task_id = ? ORDER BY at")
+                .bind(task)
+                .fetch_all(&self.readers)
+                .await
+                .map_err(db_fault)?;
+        Ok(rows.into_iter().map(|(n, m, e)| (n as u32, Method::parse(&m), e)).collect())
+    }
+
+    /// Gives a file's unfinished spans of one method to another (`None` = library copies), notes why the old one is
+    /// refused, sets legs and their totals accordingly: one transaction, so that no span is ever nobody's.
+    pub async fn reassign_file(
+        &self,
+        task: i64,
+        idx: u32,
+        from: Option<Method>,
+        to: Method,
+        error: &str,
+        now_ms: i64,
+    ) -> Result<(), Fault> {
+        let from_text = from.map_or("local", Method::as_str);
+        let mut tx = self.begin().await?;
+        refuse(&mut tx, task, idx, from, error, now_ms).await?;
+        // What was to be copied goes back to the methods the sender meant.
+        sqlx::query("UPDATE spans SET method = CASE WHEN ?4 = 'local' THEN planned ELSE ?1 END WHERE task_id = ?2 AND idx = ?3 AND method = ?4")
+            .bind(to.as_str())
+            .bind(task)
+            .bind(idx)
+            .bind(from_text)
+            .execute(&mut *tx)
+            .await
+            .map_err(db_fault)?;
+        if from.is_none() {
+            sqlx::query(
+                "UPDATE tasks SET bytes_local = (SELECT coalesce(sum(len), 0) FROM spans WHERE task_id = ?1 AND method = 'local') \
+                 WHERE id = ?1",
+            )
+            .bind(task)
+            .execute(&mut *tx)
+            .await
+            .map_err(db_fault)?;
+            sqlx::query("UPDATE task_files SET local_source = NULL WHERE task_id = ? AND idx = ?")
+                .bind(task)
+                .bind(idx)
+                .execute(&mut *tx)
+                .await
+                .map_err(db_fault)?;
+        }
+        sqlx::query(
+            "INSERT INTO legs (task_id, method, state) \
+             SELECT DISTINCT task_id, method, 'waiting' FROM spans WHERE task_id = ?1 AND idx = ?2 AND method <> 'local' AND true \
+             ON CONFLICT (task_id, method) DO UPDATE SET state = 'waiting', retry_at = NULL WHERE state IN ('done', 'failed', 'off')",
+        )
+        .bind(task)
+        .bind(idx)
+        .execute(&mut *tx)
+        .await
+        .map_err(db_fault)?;
+        sqlx::query(
+            "UPDATE legs SET bytes_total = (SELECT coalesce(sum(len), 0) FROM spans s \
+             WHERE s.task_id = legs.task_id AND s.method = legs.method) WHERE task_id = ?",
+        )
+        .bind(task)
+        .execute(&mut *tx)
+        .await
+        .map_err(db_fault)?;
+        tx.commit().await.map_err(db_fault)
+    }
+
+    /// Notes that a method must not be asked for a file again.
+    pub async fn refuse_file(&self, task: i64, idx: u32, method: Option<Method>, error: &str, now_ms: i64) -> Result<(), Fault> {
+        let mut tx = self.begin().await?;
+        refuse(&mut tx, task, idx, method, error, now_ms).await?;
+        tx.commit().await.map_err(db_fault)
+    }
+}
+
+async fn refuse(
+    tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>,
+    task: i64,
+    idx: u32,
+    method: Option<Method>,
+    error: &str,
+    now_ms: i64,
+) -> Result<(), Fault> {
+    sqlx::query("INSERT OR REPLACE INTO refusals (task_id, idx, method, error, at) VALUES (?, ?, ?, ?, ?)")
+        .bind(task)
+        .bind(idx)
+        .bind(method.map_or("local", Method::as_str))
+        .bind(error)
+        .bind(i(now_ms.max(0) as u64))
+        .execute(&mut **tx)
+        .await
+        .map_err(db_fault)?;
+    Ok(())
+}

@@ -1,0 +1,360 @@
+//! Tasks: accepted work, keyed by role and task file name.
+
+use super::{Store, bad_row, db_fault, i, u};
+use crate::error::Fault;
+use crate::model::ids::{BaseSubdir, PackageName, RelPath, Sha1, TaskName};
+use crate::model::span::{Method, Span};
+use crate::model::task::{Policy, Role, TaskState};
+use serde_json::json;
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
+use std::path::PathBuf;
+
+/// A task as the database holds it.
+#[derive(Clone, Debug)]
+pub struct TaskRow {
+    pub id: i64,
+    pub role: Role,
+    pub name: TaskName,
+    pub package: PackageName,
+    pub basesubdir: BaseSubdir,
+    pub state: TaskState,
+    pub reason: String,
+    pub policy: Policy,
+    pub ratio: String,
+    pub bytes_total: u64,
+    pub bytes_local: u64,
+    /// Where the package lies (sender) or will lie (receiver).
+    pub store_path: PathBuf,
+    pub stage_inode: Option<u64>,
+    /// Milliseconds since the epoch, like all times here.
+    pub seed_until: Option<i64>,
+    pub created_at: i64,
+    pub started_at: Option<i64>,
+    pub finished_at: Option<i64>,
+    pub revision: i64,
+    pub exported: i64,
+}
+
+/// A file of a new task.
+#[derive(Clone, Debug)]
+pub struct NewFile {
+    pub path: RelPath,
+    pub size: u64,
+    pub sha1: Sha1,
+    /// A library file with the same digest and size.
+    pub local_source: Option<PathBuf>,
+}
+
+/// Who fetches a span: a method, or (`None`) a copy from the library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewSpan {
+    pub span: Span,
+    pub method: Option<Method>,
+    pub planned: Method,
+}
+
+/// Everything that one accepted request writes, in one transaction.
+#[derive(Clone, Debug)]
+pub struct NewTask {
+    pub role: Role,
+    pub name: TaskName,
+    pub package: PackageName,
+    pub basesubdir: BaseSubdir,
+    pub policy: Policy,
+    pub ratio: String,
+    pub bytes_total: u64,
+    pub bytes_local: u64,
+    /// The task file as JSON text.
+    pub document: String,
+    pub torrent: Option<Vec<u8>>,
+    pub store_path: PathBuf,
+    pub files: Vec<NewFile>,
+    pub spans: Vec<NewSpan>,
+    /// Method and bytes.
+    pub legs: Vec<(Method, u64)>,
+    /// Method and windows as text.
+    pub schedules: Vec<(Method, String)>,
+    pub seed_until: Option<i64>,
+}
+
+const COLUMNS: &str = "id, role, name, package, basesubdir, state, reason, policy, ratio, bytes_total, bytes_local, store_path, \
+                       stage_inode, seed_until, created_at, started_at, finished_at, revision, exported";
+
+fn read(row: &SqliteRow) -> Result<TaskRow, Fault> {
+    let text = |c: &str| row.try_get::<String, _>(c).map_err(db_fault);
+    let int = |c: &str| row.try_get::<i64, _>(c).map_err(db_fault);
+    let maybe = |c: &str| row.try_get::<Option<i64>, _>(c).map_err(db_fault);
+    let name = |e: crate::model::ids::NameError| bad_row(e.what, &e.value);
+    let (role, state, policy) = (text("role")?, text("state")?, text("policy")?);
+    Ok(TaskRow {
+        id: int("id")?,
+        role: Role::parse(&role).ok_or_else(|| bad_row("role", &role))?,
+        name: TaskName::parse(&text("name")?).map_err(name)?,
+        package: PackageName::parse(&text("package")?).map_err(name)?,
+        basesubdir: BaseSubdir::parse(&text("basesubdir")?).map_err(name)?,
+        state: TaskState::parse(&state).ok_or_else(|| bad_row("state", &state))?,
+        reason: text("reason")?,
+        policy: Policy::parse(&policy).ok_or_else(|| bad_row("policy", &policy))?,
+        ratio: text("ratio")?,
+        bytes_total: u(int("bytes_total")?),
+        bytes_local: u(int("bytes_local")?),
+        store_path: PathBuf::from(text("store_path")?),
+        stage_inode: maybe("stage_inode")?.map(u),
+        seed_until: maybe("seed_until")?,
+        created_at: int("created_at")?,
+        started_at: maybe("started_at")?,
+        finished_at: maybe("finished_at")?,
+        revision: int("revision")?,
+        exported: int("exported")?,
+    })
+}
+
+impl Store {
+    /// Writes an accepted task; one of the same role and name is replaced. Returns after the commit.
+    pub async fn accept_task(&self, t: &NewTask, now_ms: i64) -> Result<i64, Fault> {
+        let mut tx = self.begin().await?;
+        sqlx::query("DELETE FROM tasks WHERE role = ? AND name = ?")
+            .bind(t.role.as_str())
+            .bind(t.name.as_str())
+            .execute(&mut *tx)
+            .await
+            .map_err(db_fault)?;
+        let id: i64 = sqlx::query_scalar(
+            "INSERT INTO tasks (role, name, package, basesubdir, state, policy, ratio, bytes_total, bytes_local, document, torrent, \
+             store_path, seed_until, created_at) VALUES (?, ?, ?, ?, 'queues', ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+        )
+        .bind(t.role.as_str())
+        .bind(t.name.as_str())
+        .bind(t.package.as_str())
+        .bind(t.basesubdir.as_str())
+        .bind(t.policy.as_str())
+        .bind(&t.ratio)
+        .bind(i(t.bytes_total))
+        .bind(i(t.bytes_local))
+        .bind(&t.document)
+        .bind(&t.torrent)
+        .bind(t.store_path.to_string_lossy().into_owned())
+        .bind(t.seed_until)
+        .bind(now_ms)
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(db_fault)?;
+        let files: Vec<_> = t
+            .files
+            .iter()
+            .enumerate()
+            .map(|(n, f)| json!([n, f.path, f.size, f.sha1, f.local_source.as_ref().map(|p| p.to_string_lossy())]))
+            .collect();
+        sqlx::query(
+            "INSERT INTO task_files (task_id, idx, path, size, sha1, local_source) \
+             SELECT ?1, value->>0, value->>1, value->>2, unhex(value->>3), value->>4 FROM json_each(?2)",
+        )
+        .bind(id)
+        .bind(json!(files).to_string())
+        .execute(&mut *tx)
+        .await
+        .map_err(db_fault)?;
+        insert_parts(&mut tx, id, t).await?;
+        tx.commit().await.map_err(db_fault)?;
+        Ok(id)
+    }
+
+    /// Accepts a task again that keeps its files and what is on disk of them: legs, spans and document are new.
+    pub async fn resume_task(&self, id: i64, t: &NewTask, now_ms: i64) -> Result<(), Fault> {
+        let mut tx = self.begin().await?;
+        for table in [
+            "DELETE FROM spans WHERE task_id = ?",
+            "DELETE FROM legs WHERE task_id = ?",
+            "DELETE FROM refusals WHERE task_id = ?",
+            "DELETE FROM schedules WHERE task_id = ?",
+        ] {
+            sqlx::query(table).bind(id).execute(&mut *tx).await.map_err(db_fault)?;
+        }
+        sqlx::query(
+            "UPDATE tasks SET state = 'queues', reason = '', policy = ?, ratio = ?, bytes_total = ?, bytes_local = ?, document = ?, \
+             torrent = ?, store_path = ?, stage_inode = NULL, seed_until = ?, created_at = ?, started_at = NULL, finished_at = NULL, \
+             revision = revision + 1 WHERE id = ?",
+        )
+        .bind(t.policy.as_str())
+        .bind(&t.ratio)
+        .bind(i(t.bytes_total))
+        .bind(i(t.bytes_local))
+        .bind(&t.document)
+        .bind(&t.torrent)
+        .bind(t.store_path.to_string_lossy().into_owned())
+        .bind(t.seed_until)
+        .bind(now_ms)
+        .bind(id)
+        .execute(&mut *tx)
+        .await
+        .map_err(db_fault)?;
+        let sources: Vec<_> =
+            t.files.iter().enumerate().map(|(n, f)| json!([n, f.local_source.as_ref().map(|p| p.to_string_lossy())])).collect();
+        sqlx::query(
+            "UPDATE task_files SET local_source = n.value->>1 FROM json_each(?2) AS n WHERE task_id = ?1 AND idx = n.value->>0",
+        )
+        .bind(id)
+        .bind(json!(sources).to_string())
+        .execute(&mut *tx)
+        .await
+        .map_err(db_fault)?;
+        insert_parts(&mut tx, id, t).await?;
+        tx.commit().await.map_err(db_fault)
+    }
+
+    pub async fn task(&self, id: i64) -> Result<Option<TaskRow>, Fault> {
+        let sql = format!("SELECT {COLUMNS} FROM tasks WHERE id = ?");
+        let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).fetch_optional(&self.readers).await.map_err(db_fault)?;
+        row.as_ref().map(read).transpose()
+    }
+
+    pub async fn task_by_name(&self, role: Role, name: &TaskName) -> Result<Option<TaskRow>, Fault> {
+        let sql = format!("SELECT {COLUMNS} FROM tasks WHERE role = ? AND name = ?");
+        let row = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(role.as_str())
+            .bind(name.as_str())
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(db_fault)?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// Tasks that may still need work, oldest first.
+    pub async fn live_tasks(&self) -> Result<Vec<TaskRow>, Fault> {
+        self.tasks_where("state IN ('queues', 'uploading', 'uploaded', 'downloading', 'downloaded')").await
+    }
+
+    /// Tasks whose exported view is behind.
+    pub async fn tasks_to_export(&self) -> Result<Vec<TaskRow>, Fault> {
+        self.tasks_where("exported < revision").await
+    }
+
+    async fn tasks_where(&self, condition: &'static str) -> Result<Vec<TaskRow>, Fault> {
+        let sql = format!("SELECT {COLUMNS} FROM tasks WHERE {condition} ORDER BY id");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(&self.readers).await.map_err(db_fault)?;
+        rows.iter().map(read).collect()
+    }
+
+    /// The task file's text. Holds keys.
+    pub async fn task_document(&self, id: i64) -> Result<String, Fault> {
+        sqlx::query_scalar("SELECT document FROM tasks WHERE id = ?").bind(id).fetch_one(&self.readers).await.map_err(db_fault)
+    }
+
+    pub async fn set_task_document(&self, id: i64, document: &str) -> Result<(), Fault> {
+        sqlx::query("UPDATE tasks SET document = ?, revision = revision + 1 WHERE id = ?")
+            .bind(document)
+            .bind(id)
+            .execute(&self.writer)
+            .await
+            .map_err(db_fault)?;
+        Ok(())
+    }
+
+    pub async fn task_torrent(&self, id: i64) -> Result<Option<Vec<u8>>, Fault> {
+        sqlx::query_scalar("SELECT torrent FROM tasks WHERE id = ?").bind(id).fetch_one(&self.readers).await.map_err(db_fault)
+    }
+
+    /// Moves a task on, if it still is where the caller saw it and the model allows the step. `false`: somebody was faster.
+    pub async fn move_task(&self, id: i64, from: TaskState, to: TaskState, reason: &str, now_ms: i64) -> Result<bool, Fault> {
+        let started = matches!(to, TaskState::Uploading | TaskState::Downloading);
+        let finished = matches!(to, TaskState::Uploaded | TaskState::Downloaded | TaskState::Failed | TaskState::History);
+        let done = sqlx::query(
+            "UPDATE tasks SET state = ?1, reason = ?2, revision = revision + 1, \
+             started_at = CASE WHEN ?3 THEN coalesce(started_at, ?5) ELSE started_at END, \
+             finished_at = CASE WHEN ?4 THEN coalesce(finished_at, ?5) ELSE finished_at END \
+             WHERE id = ?6 AND state = ?7",
+        )
+        .bind(to.as_str())
+        .bind(reason)
+        .bind(started)
+        .bind(finished)
+        .bind(now_ms)
+        .bind(id)
+        .bind(from.as_str())
+        .execute(&self.writer)
+        .await
+        .map_err(db_fault)?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    pub async fn set_seed_until(&self, id: i64, at_ms: i64) -> Result<(), Fault> {
+        sqlx::query("UPDATE tasks SET seed_until = ? WHERE id = ?")
+            .bind(at_ms)
+            .bind(id)
+            .execute(&self.writer)
+            .await
+            .map_err(db_fault)?;
+        Ok(())
+    }
+
+    /// Notes which directory is about to be renamed into the store, so that a restart can tell whether it happened.
+    pub async fn set_stage_inode(&self, id: i64, inode: u64) -> Result<(), Fault> {
+        sqlx::query("UPDATE tasks SET stage_inode = ? WHERE id = ?")
+            .bind(i(inode))
+            .bind(id)
+            .execute(&self.writer)
+            .await
+            .map_err(db_fault)?;
+        Ok(())
+    }
+
+    pub async fn set_exported(&self, id: i64, revision: i64) -> Result<(), Fault> {
+        sqlx::query("UPDATE tasks SET exported = max(exported, ?) WHERE id = ?")
+            .bind(revision)
+            .bind(id)
+            .execute(&self.writer)
+            .await
+            .map_err(db_fault)?;
+        Ok(())
+    }
+
+    /// Is the package below this path named by a live task of the role? (A package must not be replaced under it.)
+    pub async fn live_task_for_store_path(&self, role: Role, path: &std::path::Path) -> Result<Option<String>, Fault> {
+        sqlx::query_scalar(
+            "SELECT name FROM tasks WHERE role = ? AND store_path = ? AND state IN ('queues', 'uploading', 'downloading') LIMIT 1",
+        )
+        .bind(role.as_str())
+        .bind(path.to_string_lossy().into_owned())
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(db_fault)
+    }
+}
+
+/// Spans, legs and schedules of a task.
+async fn insert_parts(tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>, id: i64, t: &NewTask) -> Result<(), Fault> {
+    let spans: Vec<_> = t
+        .spans
+        .iter()
+        .map(|s| json!([s.span.file, s.span.offset, s.span.len, s.method.map_or("local", Method::as_str), s.planned.as_str()]))
+        .collect();
+    sqlx::query(
+        "INSERT INTO spans (task_id, idx, offset, len, method, planned) \
+         SELECT ?1, value->>0, value->>1, value->>2, value->>3, value->>4 FROM json_each(?2)",
+    )
+    .bind(id)
+    .bind(json!(spans).to_string())
+    .execute(&mut **tx)
+    .await
+    .map_err(db_fault)?;
+    for (method, bytes) in &t.legs {
+        sqlx::query("INSERT INTO legs (task_id, method, state, bytes_total) VALUES (?, ?, 'waiting', ?)")
+            .bind(id)
+            .bind(method.as_str())
+            .bind(i(*bytes))
+            .execute(&mut **tx)
+            .await
+            .map_err(db_fault)?;
+    }
+    for (method, windows) in &t.schedules {
+        sqlx::query("INSERT INTO schedules (task_id, method, windows) VALUES (?, ?, ?)")
+            .bind(id)
+            .bind(method.as_str())
+            .bind(windows)
+            .execute(&mut **tx)
+            .await
+            .map_err(db_fault)?;
+    }
+    Ok(())
+}
