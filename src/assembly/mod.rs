@@ -1,1 +1,349 @@
-//! assembly
+//! The receiving side: bytes arrive at offsets, are hashed as they come, are synced before they are recorded, and the
+//! package gets its name only when every file's SHA-1 is right.
+//!
+//! One [`Assembly`] per task that is being received. It is the [`Sink`] of all its legs: three methods write into the same
+//! staged files, each its own spans. One thread follows the contiguous edge of every file and keeps a running SHA-1, so
+//! that the digest is ready when the last byte is; it reads back what was just written, from the page cache. (Hashing
+//! in the writers was rejected: parallel ranges arrive out of order, and bt writes pieces in any order.)
+//!
+//! **What the database says is on disk.** [`Assembly::sync`] takes a snapshot of ranges and digests, calls `fdatasync`,
+//! then records the snapshot. After a power cut exactly the recorded ranges are trusted, the digest goes on from its
+//! recorded state, and nothing that was recorded is read again.
+
+mod digest;
+mod finish;
+mod local;
+mod staging;
+
+pub use finish::{Finished, already_renamed, complete_after_rename, finish};
+
+use crate::error::{Fault, io_fault};
+use crate::model::ids::{RelPath, Sha1};
+use crate::model::ranges::RangeSet;
+use crate::model::span::Span;
+use crate::package::digest::Sha1State;
+use crate::store::Store;
+use crate::store::task_files::{FileProgress, FileRow};
+use crate::transport::Sink;
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// A sync is due when this many bytes are not recorded yet: at most so much is fetched again after a power cut.
+const SYNC_BYTES: u64 = 64 << 20;
+/// ... or after this time.
+const SYNC_PERIOD: Duration = Duration::from_secs(5);
+
+/// A task's package while it is being received. See the module's text.
+pub struct Assembly {
+    task: i64,
+    root: PathBuf,
+    slots: Vec<Slot>,
+    store: Store,
+    digester: digest::Queue,
+    unsynced: AtomicU64,
+    sync_due: Notify,
+    sync_lock: tokio::sync::Mutex<()>,
+    closed: AtomicBool,
+    /// Somebody should look: a file was verified or found wrong, or the disk failed.
+    news: Arc<Notify>,
+    broken: Mutex<Option<Fault>>,
+}
+
+struct Slot {
+    path: RelPath,
+    size: u64,
+    sha1: Sha1,
+    /// A library file to copy from, until it turns out to be wrong.
+    local_source: Mutex<Option<PathBuf>>,
+    file: Mutex<Option<Arc<File>>>,
+    state: Mutex<SlotState>,
+}
+
+struct SlotState {
+    have: RangeSet,
+    digest: Sha1State,
+    verdict: Verdict,
+    /// Changed since the last sync.
+    dirty: bool,
+    /// In the digester's queue.
+    queued: bool,
+    /// Counts resets, so that a digest of old bytes is not taken for one of the new.
+    epoch: u64,
+}
+
+/// What the digest says of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not all bytes are there or hashed.
+    Open,
+    Verified,
+    /// All bytes are there and the SHA-1 is not the task's.
+    Wrong,
+}
+
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Slot {
+    fn new(row: FileRow) -> Self {
+        let mut have = row.have;
+        have.remove(row.size..u64::MAX);
+        let digest = row
+            .digest
+            .as_deref()
+            .and_then(Sha1State::from_bytes)
+            .filter(|d| d.len() == row.digest_at && have.contains(&(0..row.digest_at)) && row.digest_at <= row.size);
+        Self {
+            path: row.path,
+            size: row.size,
+            sha1: row.sha1,
+            local_source: Mutex::new(row.local_source),
+            file: Mutex::new(None),
+            state: Mutex::new(SlotState {
+                verdict: if row.verified { Verdict::Verified } else { Verdict::Open },
+                have,
+                digest: digest.unwrap_or_default(),
+                dirty: false,
+                queued: false,
+                epoch: 0,
+            }),
+        }
+    }
+}
+
+impl Assembly {
+    /// Opens the staging directory of a task: makes it if needed, checks that there is room for what is missing, trusts
+    /// what the database recorded (as far as the files are there with it), and starts the digest where it stood.
+    pub async fn open(task: i64, root: &Path, store: &Store, news: Arc<Notify>) -> Result<Arc<Self>, Fault> {
+        let rows = store.task_files(task).await?;
+        let root = root.to_owned();
+        let (root, slots) = tokio::task::spawn_blocking(move || {
+            let slots: Vec<Slot> = rows.into_iter().map(Slot::new).collect();
+            staging::prepare(&root, &slots)?;
+            Ok::<_, Fault>((root, slots))
+        })
+        .await
+        .map_err(|e| Fault::local(format!("staging: {e}")))??;
+        let assembly = Arc::new(Self {
+            task,
+            root,
+            slots,
+            store: store.clone(),
+            digester: digest::Queue::default(),
+            unsynced: AtomicU64::new(0),
+            sync_due: Notify::new(),
+            sync_lock: tokio::sync::Mutex::new(()),
+            closed: AtomicBool::new(false),
+            news,
+            broken: Mutex::new(None),
+        });
+        digest::start(&assembly);
+        for n in 0..assembly.slots.len() {
+            assembly.follow(n);
+        }
+        tokio::spawn(keep_synced(Arc::downgrade(&assembly)));
+        Ok(assembly)
+    }
+
+    /// The staging directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Every file is there and hashed to the task's SHA-1.
+    pub fn verified(&self) -> bool {
+        self.slots.iter().all(|s| lock(&s.state).verdict == Verdict::Verified)
+    }
+
+    pub fn verdict(&self, file: u32) -> Verdict {
+        self.slots.get(file as usize).map_or(Verdict::Open, |s| lock(&s.state).verdict)
+    }
+
+    /// Files whose digest came out wrong and that nobody has reset yet.
+    pub fn wrong_files(&self) -> Vec<u32> {
+        (0u32..).zip(&self.slots).filter(|(_, s)| lock(&s.state).verdict == Verdict::Wrong).map(|(n, _)| n).collect()
+    }
+
+    pub fn path_of(&self, file: u32) -> String {
+        self.slots.get(file as usize).map(|s| s.path.to_string()).unwrap_or_default()
+    }
+
+    /// Bytes of these spans that are in place.
+    pub fn covered<'a>(&self, spans: impl Iterator<Item = &'a Span>) -> u64 {
+        spans.filter_map(|s| Some(lock(&self.slots.get(s.file as usize)?.state).have.covered(&s.range()))).sum()
+    }
+
+    /// An error of the disk under us, once.
+    pub fn take_broken(&self) -> Option<Fault> {
+        lock(&self.broken).take()
+    }
+
+    /// Forgets ranges of a file whose bytes turned out wrong; they are missing from now on.
+    pub fn reset(&self, file: u32, ranges: &[Range<u64>]) {
+        let Some(slot) = self.slots.get(file as usize) else { return };
+        let mut state = lock(&slot.state);
+        for r in ranges {
+            state.have.remove(r.clone());
+        }
+        state.digest = Sha1State::default();
+        state.verdict = Verdict::Open;
+        state.epoch += 1;
+        state.dirty = true;
+        drop(state);
+        self.follow(file as usize);
+    }
+
+    /// Makes everything that is committed durable and records it.
+    pub async fn sync(&self) -> Result<(), Fault> {
+        let _one = self.sync_lock.lock().await;
+        self.unsynced.store(0, Ordering::Relaxed);
+        let mut progress = Vec::new();
+        let mut files = Vec::new();
+        for (n, slot) in (0u32..).zip(&self.slots) {
+            let mut state = lock(&slot.state);
+            if !std::mem::take(&mut state.dirty) {
+                continue;
+            }
+            progress.push(FileProgress {
+                idx: n,
+                have: state.have.clone(),
+                digest: Some(state.digest.to_bytes().to_vec()),
+                digest_at: state.digest.len(),
+                verified: state.verdict == Verdict::Verified,
+            });
+            drop(state);
+            files.extend(lock(&slot.file).clone());
+        }
+        if progress.is_empty() {
+            return Ok(());
+        }
+        let root = self.root.clone();
+        let synced = tokio::task::spawn_blocking(move || {
+            files.iter().try_for_each(|f| f.sync_data()).map_err(|e| io_fault("cannot sync files in", &root, &e))
+        })
+        .await
+        .unwrap_or_else(|e| Err(Fault::local(format!("sync: {e}"))));
+        let recorded = match synced {
+            Ok(()) => self.store.record_files(self.task, &progress).await,
+            Err(fault) => Err(fault),
+        };
+        if recorded.is_err() {
+            for p in &progress {
+                lock(&self.slots[p.idx as usize].state).dirty = true;
+            }
+        }
+        recorded
+    }
+
+    /// Records what is there and stops the digest. The files stay.
+    pub async fn close(&self) -> Result<(), Fault> {
+        self.closed.store(true, Ordering::Release);
+        self.digester.stop();
+        self.sync_due.notify_one();
+        let done = self.sync().await;
+        for slot in &self.slots {
+            lock(&slot.file).take();
+        }
+        done
+    }
+
+    /// Puts a file into the digester's queue when it has something to hash.
+    fn follow(&self, n: usize) {
+        let Some(slot) = self.slots.get(n) else { return };
+        let mut state = lock(&slot.state);
+        let at = state.digest.len();
+        let due = state.verdict == Verdict::Open && !state.queued && (state.have.contiguous_end(at) > at || at == slot.size);
+        if due {
+            state.queued = true;
+            drop(state);
+            self.digester.push(n);
+        }
+    }
+
+    fn slot(&self, file: u32) -> Result<&Slot, Fault> {
+        self.slots.get(file as usize).ok_or_else(|| Fault::permanent(format!("no file number {file} in this task")))
+    }
+
+    fn open_file(&self, slot: &Slot) -> Result<Arc<File>, Fault> {
+        let mut file = lock(&slot.file);
+        if let Some(f) = &*file {
+            return Ok(Arc::clone(f));
+        }
+        let opened = Arc::new(staging::open(&self.root, &slot.path, slot.size)?);
+        *file = Some(Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    fn bounds(slot: &Slot, offset: u64, len: usize) -> Result<(), Fault> {
+        match offset.checked_add(len as u64) {
+            Some(end) if end <= slot.size => Ok(()),
+            _ => Err(Fault::corrupt(format!("more data than the file's {} bytes", slot.size)).file(&slot.path)),
+        }
+    }
+}
+
+impl Sink for Assembly {
+    fn missing(&self, span: &Span) -> Vec<Range<u64>> {
+        self.slots.get(span.file as usize).map_or_else(Vec::new, |s| lock(&s.state).have.missing(&span.range()))
+    }
+
+    fn write_at(&self, file: u32, offset: u64, data: &[u8]) -> Result<(), Fault> {
+        let slot = self.slot(file)?;
+        Self::bounds(slot, offset, data.len())?;
+        // Bytes that are in place are never overwritten: a neighbour's piece may only fill what is missing.
+        let missing = lock(&slot.state).have.missing(&(offset..offset + data.len() as u64));
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let f = self.open_file(slot)?;
+        for r in missing {
+            let part = &data[(r.start - offset) as usize..(r.end - offset) as usize];
+            f.write_all_at(part, r.start).map_err(|e| staging::write_fault(&self.root, &slot.path, &e))?;
+        }
+        Ok(())
+    }
+
+    fn read_at(&self, file: u32, offset: u64, buf: &mut [u8]) -> Result<(), Fault> {
+        let slot = self.slot(file)?;
+        Self::bounds(slot, offset, buf.len())?;
+        let f = self.open_file(slot)?;
+        f.read_exact_at(buf, offset).map_err(|e| io_fault("cannot read", &slot.path.under(&self.root), &e))
+    }
+
+    fn commit(&self, file: u32, range: Range<u64>) {
+        let Some(slot) = self.slots.get(file as usize) else { return };
+        let range = range.start..range.end.min(slot.size);
+        {
+            let mut state = lock(&slot.state);
+            state.have.insert(range.clone());
+            state.dirty = true;
+        }
+        let waiting = self.unsynced.fetch_add(range.end.saturating_sub(range.start), Ordering::Relaxed);
+        if waiting >= SYNC_BYTES {
+            self.sync_due.notify_one();
+        }
+        self.follow(file as usize);
+    }
+}
+
+async fn keep_synced(assembly: std::sync::Weak<Assembly>) {
+    loop {
+        let Some(a) = assembly.upgrade() else { return };
+        if a.closed.load(Ordering::Acquire) {
+            return;
+        }
+        // Waiting holds the assembly alive; it is closed before it is dropped, and that wakes us.
+        let _ = tokio::time::timeout(SYNC_PERIOD, a.sync_due.notified()).await;
+        if let Err(fault) = a.sync().await {
+            lock(&a.broken).get_or_insert(fault);
+            a.news.notify_one();
+        }
+    }
+}

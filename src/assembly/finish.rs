@@ -1,0 +1,178 @@
+//! The end of a reception: sync, packing list, rename into the store, marker, library.
+//!
+//! The rename is the moment at which the package exists. What comes before can be repeated; what comes after is found
+//! again by the inode that was noted before the rename. Two trees are exchanged when the store already holds a package
+//! of that name, so that there is no moment without one.
+
+use super::Assembly;
+use crate::error::{Fault, io_fault};
+use crate::model::ids::{RelPath, Sha1};
+use crate::package::documents::{PackageDocuments, Verdict};
+use crate::store::Store;
+use crate::store::library::{LibraryFile, PackageRow};
+use crate::store::tasks::TaskRow;
+use rustix::fs::{CWD, RenameFlags};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+/// A package that is in its store now.
+#[derive(Debug)]
+pub struct Finished {
+    pub package: PackageRow,
+    pub files: Vec<LibraryFile>,
+}
+
+/// Was the staged package renamed before we stopped?
+pub fn already_renamed(task: &TaskRow) -> bool {
+    let inode = std::fs::symlink_metadata(&task.store_path).map(|m| m.ino()).ok();
+    task.stage_inode.is_some() && task.stage_inode == inode
+}
+
+/// The marker beside a finished package (protocol section 10).
+pub fn marker(store_path: &Path) -> PathBuf {
+    let mut name = store_path.as_os_str().to_owned();
+    name.push(".finished");
+    PathBuf::from(name)
+}
+
+/// Checks the packing list and renames the package into its store. `single`: the package is one file.
+pub async fn finish(assembly: &Assembly, store: &Store, task: &TaskRow, single: bool) -> Result<(), Fault> {
+    if !assembly.verified() {
+        return Err(Fault::transient("not every file is verified yet"));
+    }
+    assembly.sync().await?;
+    let root = assembly.root().to_owned();
+    let files: Vec<_> = assembly.slots.iter().map(|s| (s.path.clone(), s.size, s.sha1)).collect();
+    let staged = if single {
+        let only = files.first().ok_or_else(|| Fault::permanent("the task has no file"))?;
+        only.0.under(&root)
+    } else {
+        root.clone()
+    };
+    let inode = {
+        let staged = staged.clone();
+        blocking(move || {
+            if !single {
+                check_packing_list(&root, &files)?;
+            }
+            sync_tree(&root, &files)?;
+            Ok(staged.symlink_metadata().map_err(|e| io_fault("cannot look at", &staged, &e))?.ino())
+        })
+        .await?
+    };
+    store.set_stage_inode(task.id, inode).await?;
+    let target = task.store_path.clone();
+    blocking(move || rename_into_store(&staged, &target)).await
+}
+
+/// Everything after the rename; may be repeated. The old version of the package, if there was one, goes.
+pub async fn complete_after_rename(store: &Store, task: &TaskRow, staging: &Path, single: bool) -> Result<Finished, Fault> {
+    let rows = store.task_files(task.id).await?;
+    let (target, staging) = (task.store_path.clone(), staging.to_owned());
+    blocking(move || {
+        let expected: Vec<_> = rows.into_iter().map(|r| (r.path, r.size, r.sha1)).collect();
+        let title_root = target.clone();
+        let files = library_files(&target, &expected, single)?;
+        let (verdict, title) = if single {
+            ("complete".to_owned(), String::new())
+        } else {
+            PackageDocuments::read(&title_root)?.map_or_else(
+                || ("no packing list".to_owned(), String::new()),
+                |d| (Verdict::of(&d.compare(&expected)).text, d.title().unwrap_or_default().to_owned()),
+            )
+        };
+        let marker = marker(&target);
+        std::fs::write(&marker, b"").map_err(|e| io_fault("cannot write the marker", &marker, &e))?;
+        sync_dir(&marker)?;
+        match std::fs::remove_dir_all(&staging) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(io_fault("cannot remove the staging directory", &staging, &e));
+            }
+            _ => {}
+        }
+        let package = PackageRow {
+            name: target.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
+            path: target,
+            verdict,
+            title,
+            files: files.len() as u64,
+            bytes: files.iter().map(|f| f.size).sum(),
+        };
+        Ok(Finished { package, files })
+    })
+    .await
+}
+
+async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
+    tokio::task::spawn_blocking(f).await.unwrap_or_else(|e| Err(Fault::local(format!("finishing: {e}"))))
+}
+
+/// What was received equals the task; the packing list may still disagree with the task (a package that was damaged
+/// before it was sent). Such a package never gets its name.
+fn check_packing_list(root: &Path, files: &[(RelPath, u64, Sha1)]) -> Result<(), Fault> {
+    let Some(documents) = PackageDocuments::read(root)? else { return Ok(()) };
+    let verdict = Verdict::of(&documents.compare(files));
+    if verdict.ok {
+        return Ok(());
+    }
+    Err(Fault::corrupt(format!("the package does not match its packing list: {}", verdict.text)))
+}
+
+fn sync_tree(root: &Path, files: &[(RelPath, u64, Sha1)]) -> Result<(), Fault> {
+    let mut dirs: Vec<PathBuf> = files.iter().filter_map(|(p, _, _)| p.under(root).parent().map(Path::to_owned)).collect();
+    dirs.push(root.to_owned());
+    dirs.sort();
+    dirs.dedup();
+    for dir in dirs {
+        File::open(&dir).and_then(|d| d.sync_all()).map_err(|e| io_fault("cannot sync", &dir, &e))?;
+    }
+    Ok(())
+}
+
+fn sync_dir(of: &Path) -> Result<(), Fault> {
+    let Some(dir) = of.parent() else { return Ok(()) };
+    File::open(dir).and_then(|d| d.sync_all()).map_err(|e| io_fault("cannot sync", dir, &e))
+}
+
+fn rename_into_store(staged: &Path, target: &Path) -> Result<(), Fault> {
+    if let Some(dir) = target.parent() {
+        std::fs::create_dir_all(dir).map_err(|e| io_fault("cannot make the store", dir, &e))?;
+    }
+    match std::fs::remove_file(marker(target)) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_fault("cannot remove the old marker of", target, &e)),
+        _ => {}
+    }
+    let flags = if target.symlink_metadata().is_ok() { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
+    rustix::fs::renameat_with(CWD, staged, CWD, target, flags).map_err(|e| match e {
+        rustix::io::Errno::XDEV => Fault::local(format!(
+            "{} and {} are on different file systems: put datadir and basedatapath on one",
+            staged.display(),
+            target.display()
+        )),
+        e => io_fault("cannot rename the package to", target, &e.into()),
+    })?;
+    sync_dir(target)?;
+    sync_dir(staged)
+}
+
+fn library_files(target: &Path, expected: &[(RelPath, u64, Sha1)], single: bool) -> Result<Vec<LibraryFile>, Fault> {
+    expected
+        .iter()
+        .map(|(path, size, sha1)| {
+            let path = if single { target.to_owned() } else { path.under(target) };
+            let meta = path.symlink_metadata().map_err(|e| io_fault("cannot look at", &path, &e))?;
+            if !meta.is_file() || meta.len() != *size {
+                return Err(Fault::local(format!("{} changed while the package was handed over", path.display())));
+            }
+            Ok(LibraryFile {
+                mtime_ns: meta.mtime() * 1_000_000_000 + meta.mtime_nsec(),
+                inode: meta.ino(),
+                path,
+                size: *size,
+                sha1: *sha1,
+            })
+        })
+        .collect()
+}

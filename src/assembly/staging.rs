@@ -1,0 +1,104 @@
+//! The staging directory: made by us, on the store's file system, never left through a symlink.
+
+use super::{Slot, lock};
+use crate::error::{Fault, io_fault};
+use crate::model::ids::RelPath;
+use rustix::fs::{FallocateFlags, Mode, OFlags, ResolveFlags};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::Path;
+
+/// Makes the directory and its sub-directories, drops claims on files that are not there, and checks the free space.
+pub fn prepare(root: &Path, slots: &[Slot]) -> Result<(), Fault> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o755);
+    builder.create(root).map_err(|e| io_fault("cannot make the staging directory", root, &e))?;
+    let mut missing = 0;
+    for slot in slots {
+        let path = slot.path.under(root);
+        if let Some(dir) = path.parent() {
+            builder.create(dir).map_err(|e| io_fault("cannot make the directory", dir, &e))?;
+        }
+        let allocated = match path.symlink_metadata() {
+            Ok(m) if m.is_file() && m.len() == slot.size => m.blocks() * 512,
+            Ok(m) if m.is_file() => 0,
+            Ok(_) => return Err(Fault::local(format!("{} is not a plain file: remove it", path.display()))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
+            Err(e) => return Err(io_fault("cannot look at", &path, &e)),
+        };
+        if allocated == 0 && slot.size > 0 {
+            // Whatever was recorded is gone with the file.
+            let mut state = lock(&slot.state);
+            if !state.have.is_empty() {
+                state.have = Default::default();
+                state.digest = Default::default();
+                state.verdict = super::Verdict::Open;
+                state.dirty = true;
+            }
+        }
+        missing += slot.size.saturating_sub(allocated);
+    }
+    let free = free_bytes(root)?;
+    if missing > free {
+        return Err(Fault::local(format!(
+            "no space: {} needs {missing} more bytes and has {free}; {} bytes are lacking. Free some space and receive the task again",
+            root.display(),
+            missing - free
+        )));
+    }
+    Ok(())
+}
+
+/// Bytes that an unprivileged writer may still use on the file system of `path`.
+pub fn free_bytes(path: &Path) -> Result<u64, Fault> {
+    let s = rustix::fs::statvfs(path).map_err(|e| io_fault("cannot read the free space of", path, &e.into()))?;
+    Ok(s.f_bavail.saturating_mul(s.f_frsize))
+}
+
+/// Opens a staged file for reading and writing; a new one gets its whole size at once, so that a full disk shows at the
+/// start and the file lies in few pieces.
+pub fn open(root: &Path, path: &RelPath, size: u64) -> Result<File, Fault> {
+    let full = path.under(root);
+    let dir = File::open(root).map_err(|e| io_fault("cannot open", root, &e))?;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let mode = Mode::from_raw_mode(0o644);
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let fd = match rustix::fs::openat2(&dir, path.as_str(), flags, mode, resolve) {
+        Err(rustix::io::Errno::NOSYS) => rustix::fs::openat(&dir, path.as_str(), flags, mode),
+        other => other,
+    };
+    let file = File::from(fd.map_err(|e| io_fault("cannot open", &full, &e.into()))?);
+    let len = file.metadata().map_err(|e| io_fault("cannot look at", &full, &e))?.len();
+    if len != size {
+        reserve(&file, size).map_err(|e| write_fault(root, path, &e))?;
+    }
+    Ok(file)
+}
+
+fn reserve(file: &File, size: u64) -> io::Result<()> {
+    file.set_len(size)?;
+    if size == 0 {
+        return Ok(());
+    }
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+        Err(e) => {
+            file.set_len(0)?;
+            Err(e.into())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+/// A failed write, a full disk named as what it is.
+pub fn write_fault(root: &Path, path: &RelPath, e: &io::Error) -> Fault {
+    let full = path.under(root);
+    match e.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            Fault::local(format!("no space: cannot write {}. Free some space and receive the task again", full.display()))
+                .file(path)
+        }
+        _ => io_fault("cannot write", &full, e).file(path),
+    }
+}
