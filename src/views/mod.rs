@@ -1,1 +1,165 @@
-//! views
+//! The task directories: files that old tools look at, exported from the rows.
+//!
+//! In the system before this one the directory that held a task file *was* its state. Here the row is; a task file
+//! appears in the directory of its state and disappears from the others, whenever the row's revision is ahead of what was
+//! exported. A view that was touched by hand is rewritten, never read. The one exception is `receiver/queues`, where a
+//! file of a task that we do not know is an intake ([`found_in_queue`]).
+
+use crate::error::{Fault, io_fault};
+use crate::model::ids::TaskName;
+use crate::model::task::{Role, TaskState};
+use crate::store::Store;
+use crate::store::tasks::TaskRow;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// Where the directories are.
+#[derive(Clone, Debug)]
+pub struct TaskDirs {
+    pub sender: PathBuf,
+    pub receiver: PathBuf,
+}
+
+const SENDER: [&str; 5] = ["queues", "uploading", "uploaded", "failed", "history"];
+const RECEIVER: [&str; 4] = ["queues", "downloading", "downloaded", "history"];
+
+impl TaskDirs {
+    fn root(&self, role: Role) -> &Path {
+        match role {
+            Role::Send => &self.sender,
+            Role::Recv => &self.receiver,
+        }
+    }
+
+    /// `tmp` of a role, where clients put task files.
+    pub fn tmp(&self, role: Role) -> PathBuf {
+        self.root(role).join("tmp")
+    }
+
+    /// The task file's path in a state.
+    pub fn path(&self, role: Role, state: TaskState, name: &TaskName) -> PathBuf {
+        self.root(role).join(state.dir()).join(name.as_str())
+    }
+
+    pub fn create(&self, roles: &[Role]) -> Result<(), Fault> {
+        for role in roles {
+            let dirs: &[&str] = if *role == Role::Send { &SENDER } else { &RECEIVER };
+            for dir in dirs.iter().chain(&["tmp"]) {
+                let path = self.root(*role).join(dir);
+                std::fs::create_dir_all(&path).map_err(|e| io_fault("cannot make the task directory", &path, &e))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the directories show the row. Blocking; may be repeated.
+    pub fn export(&self, task: &TaskRow, document: &str) -> Result<(), Fault> {
+        let here = self.path(task.role, task.state, &task.name);
+        write_file(&here, document.as_bytes())?;
+        let states: &[&str] = if task.role == Role::Send { &SENDER } else { &RECEIVER };
+        for dir in states {
+            let other = self.root(task.role).join(dir).join(task.name.as_str());
+            if other != here {
+                remove(&other)?;
+            }
+        }
+        self.export_error(task)
+    }
+
+    /// `.err` beside a failed download (`.bterr` of a failed upload); cleared errors are kept in `.errhistory`.
+    fn export_error(&self, task: &TaskRow) -> Result<(), Fault> {
+        let (dir, ending) = match task.role {
+            Role::Recv => (self.receiver.join("downloading"), "err"),
+            Role::Send => (self.sender.join("uploading"), "bterr"),
+        };
+        let path = dir.join(format!("{}.{ending}", task.name));
+        if matches!(task.state, TaskState::DownloadError | TaskState::Failed) {
+            return write_file(&path, format!("{}\n", task.reason).as_bytes());
+        }
+        match std::fs::read(&path) {
+            Ok(old) => {
+                let history = dir.join(format!("{}.errhistory", task.name));
+                let mut f = std::fs::OpenOptions::new()
+                    .append(true)
+                    .create(true)
+                    .mode(0o600)
+                    .open(&history)
+                    .map_err(|e| io_fault("cannot write", &history, &e))?;
+                f.write_all(&old).map_err(|e| io_fault("cannot write", &history, &e))?;
+                remove(&path)
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(io_fault("cannot read", &path, &e)),
+        }
+    }
+
+    /// Removes the error files of a task (cancel).
+    pub fn clear_errors(&self, role: Role, name: &TaskName) -> Result<(), Fault> {
+        let dir = self.root(role).join(if role == Role::Recv { "downloading" } else { "uploading" });
+        for ending in ["err", "bterr", "errhistory"] {
+            remove(&dir.join(format!("{name}.{ending}")))?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes the task directories show a row, and notes that they do.
+pub async fn export_task(store: &Store, dirs: &TaskDirs, task: &TaskRow) -> Result<(), Fault> {
+    let document = store.task_document(task.id).await?;
+    let (dirs, row) = (dirs.clone(), task.clone());
+    tokio::task::spawn_blocking(move || dirs.export(&row, &document))
+        .await
+        .unwrap_or_else(|e| Err(Fault::local(format!("exporting a task file: {e}"))))?;
+    store.set_exported(task.id, task.revision).await
+}
+
+/// Writes a file whole or not at all, readable by us only: task files may hold keys.
+pub fn write_file(path: &Path, data: &[u8]) -> Result<(), Fault> {
+    let refused = |e: io::Error| io_fault("cannot write", path, &e);
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Fault::local(format!("{} is no file name", path.display())));
+    };
+    if std::fs::read(path).is_ok_and(|old| old == data) {
+        return Ok(());
+    }
+    std::fs::create_dir_all(dir).map_err(refused)?;
+    let part = dir.join(format!(".{}.part", name.to_string_lossy()));
+    remove(&part)?;
+    let mut f = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part).map_err(refused)?;
+    f.write_all(data).and_then(|()| f.sync_all()).map_err(refused)?;
+    std::fs::rename(&part, path).map_err(refused)?;
+    std::fs::File::open(dir).and_then(|d| d.sync_all()).map_err(refused)
+}
+
+/// Removes a file if it is there.
+pub fn remove(path: &Path) -> Result<(), Fault> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_fault("cannot remove", path, &e)),
+        _ => Ok(()),
+    }
+}
+
+/// A task file that lies in the receiver's queue directory.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Found {
+    pub path: PathBuf,
+    pub size: u64,
+    pub mtime_ns: i64,
+}
+
+/// Task files in the receiver's queue directory, by time of change, then name. Blocking.
+pub fn found_in_queue(dirs: &TaskDirs) -> Vec<Found> {
+    let dir = dirs.receiver.join(TaskState::Queues.dir());
+    let Ok(entries) = std::fs::read_dir(&dir) else { return Vec::new() };
+    let mut found: Vec<Found> = entries
+        .flatten()
+        .filter(|e| e.file_name().to_str().is_some_and(|n| n.ends_with(".json") && !n.starts_with('.')))
+        .filter_map(|e| {
+            let meta = e.path().symlink_metadata().ok().filter(std::fs::Metadata::is_file)?;
+            Some(Found { path: e.path(), size: meta.len(), mtime_ns: meta.mtime() * 1_000_000_000 + meta.mtime_nsec() })
+        })
+        .collect();
+    found.sort_by(|a, b| (a.mtime_ns, &a.path).cmp(&(b.mtime_ns, &b.path)));
+    found
+}
