@@ -1,1 +1,75 @@
-//! work
+//! Work: the conductor decides with [`crate::model::decide`], starts and stops everything, and turns results into rows.
+//!
+//! * [`conductor`] — the loop: read a snapshot, decide, act. The only place that starts and stops work.
+//! * [`legs`] — one worker per leg: builds its transport from the task and the configuration, runs it, reports.
+//! * [`sampler`] — counts of running legs become rows once a second.
+//! * [`repair`] — what to do when a method cannot bring a file, or brought wrong bytes.
+//! * [`reception`] — local copies, finishing, dropping a cacher's data.
+//! * [`generate`] — gentask jobs. * [`upkeep`] — retention.
+
+pub mod conductor;
+pub mod generate;
+mod legs;
+mod reception;
+mod repair;
+mod sampler;
+mod upkeep;
+
+use crate::clock::Clock;
+use crate::config::ConfigHandle;
+use crate::error::Fault;
+use crate::model::span::Method;
+use crate::store::Store;
+use crate::store::events::Level;
+use crate::store::tasks::TaskRow;
+use crate::transport::bt::BtEngine;
+use crate::transport::limit::Limiter;
+use crate::views::TaskDirs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// What all workers of a process share.
+pub struct Node {
+    pub store: Store,
+    pub config: ConfigHandle,
+    pub clock: Clock,
+    pub dirs: TaskDirs,
+    pub bt: Arc<BtEngine>,
+    /// Rate caps of bt, obs and cdn.
+    pub limiters: [Limiter; 3],
+    /// Something changed: look again now rather than at the next tick.
+    pub nudge: Arc<Notify>,
+}
+
+impl Node {
+    /// Writes an event; a failure to do so is logged, never fatal.
+    pub async fn event(&self, level: Level, kind: &str, task: &str, text: &str) {
+        match level {
+            Level::Info => tracing::info!(kind, task, "{text}"),
+            Level::Warn => tracing::warn!(kind, task, "{text}"),
+            Level::Error => tracing::error!(kind, task, "{text}"),
+        }
+        if let Err(fault) = self.store.add_event(level, kind, task, "conductor", text, self.clock.now_ms()).await {
+            tracing::error!(%fault, "cannot write an event");
+        }
+    }
+
+    pub fn limiter(&self, method: Method) -> Limiter {
+        self.limiters[method as usize].clone()
+    }
+
+    /// Where a task's package is staged: on the store's file system, named so that no two tasks share one.
+    pub fn staging(&self, task: &TaskRow) -> PathBuf {
+        self.staging_root().join(format!("{}.{}", task.name.stem(), task.id))
+    }
+
+    pub fn staging_root(&self) -> PathBuf {
+        self.config.current().transfer_dir().join("stage")
+    }
+
+    /// Writes the task's file into the directory of its state.
+    pub async fn export(&self, task: &TaskRow) -> Result<(), Fault> {
+        crate::views::export_task(&self.store, &self.dirs, task).await
+    }
+}

@@ -1,0 +1,390 @@
+//! The loop: read a snapshot, decide, act; results become rows and wake the loop again.
+//!
+//! It owns everything that runs, so there are no locks: workers report through one channel. A tick that finds nothing to
+//! do costs a few small reads. Whatever was running when the process ended is simply not running at the first tick of
+//! the next one, and is started again from its rows.
+
+use super::legs::{Plan, Purpose, Run};
+use super::sampler::{self, Gauge};
+use super::{Node, repair};
+use crate::assembly::{self, Assembly};
+use crate::error::Fault;
+use crate::model::decide::{Action, LegSnap, Snapshot, TaskSnap, decide};
+use crate::model::span::Method;
+use crate::model::task::{LegState, NodeType, Policy, Role, TaskState};
+use crate::model::window::Windows;
+use crate::store::events::Level;
+use crate::store::legs::LegRow;
+use crate::store::tasks::TaskRow;
+use crate::transport::{Counters, Outcome};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Between two looks when nothing wakes us.
+const TICK: Duration = Duration::from_millis(500);
+/// Results that may wait to be handled; a worker with one more waits.
+const RESULTS: usize = 64;
+
+/// See the module's text.
+pub struct Conductor {
+    pub(super) node: Arc<Node>,
+    pub(super) running: HashMap<(i64, Method), Leg>,
+    pub(super) assemblies: HashMap<i64, Arc<Assembly>>,
+    /// Tasks that are being copied to or finished.
+    pub(super) copying: HashSet<i64>,
+    pub(super) finishing: HashSet<i64>,
+    pub(super) generating: Option<super::generate::Job>,
+    pub(super) results: mpsc::Sender<Report>,
+    inbox: mpsc::Receiver<Report>,
+    pub(super) samples: u32,
+    upkeep: super::upkeep::Upkeep,
+}
+
+/// A leg that has a worker.
+pub struct Leg {
+    stop: CancellationToken,
+    pub(super) gauge: Gauge,
+    purpose: Purpose,
+    plan: Arc<Plan>,
+    done_before: u64,
+}
+
+impl Leg {
+    pub(super) fn stop(&self) {
+        self.stop.cancel();
+    }
+}
+
+/// What workers tell.
+pub enum Report {
+    Leg { task: i64, method: Method, outcome: Result<Outcome, Fault> },
+    Copied { task: i64 },
+    Finished { task: i64, outcome: Result<(), Fault> },
+    Generated { outcome: super::generate::Ended },
+}
+
+impl Conductor {
+    pub fn new(node: Arc<Node>) -> Self {
+        let (results, inbox) = mpsc::channel(RESULTS);
+        Self {
+            node,
+            running: HashMap::new(),
+            assemblies: HashMap::new(),
+            copying: HashSet::new(),
+            finishing: HashSet::new(),
+            generating: None,
+            results,
+            inbox,
+            samples: 0,
+            upkeep: super::upkeep::Upkeep::default(),
+        }
+    }
+
+    /// Runs until `stop` fires, then drains: legs are stopped, everything committed is synced and recorded. Returns
+    /// whether that was done within `deadline`.
+    pub async fn run(mut self, stop: CancellationToken, deadline: Duration) -> bool {
+        if let Err(fault) = self.node.store.reset_running_legs().await {
+            tracing::error!(%fault, "cannot reset the legs of the last run");
+        }
+        self.clean_staging().await;
+        let mut next_sample = Instant::now();
+        while !stop.is_cancelled() {
+            if next_sample.elapsed() >= sampler::PERIOD || next_sample > Instant::now() {
+                next_sample = Instant::now();
+                self.sample().await;
+            }
+            if let Err(fault) = self.tick().await {
+                tracing::error!(%fault, detail = fault.detail, "a tick failed; trying again");
+            }
+            let nudge = Arc::clone(&self.node.nudge);
+            tokio::select! {
+                () = nudge.notified() => {}
+                () = tokio::time::sleep(TICK) => {}
+                Some(report) = self.inbox.recv() => self.handle(report).await,
+                () = stop.cancelled() => {}
+            }
+            while let Ok(report) = self.inbox.try_recv() {
+                self.handle(report).await;
+            }
+        }
+        tokio::time::timeout(deadline, self.drain()).await.is_ok()
+    }
+
+    async fn drain(&mut self) {
+        for leg in self.running.values() {
+            leg.stop.cancel();
+        }
+        if let Some(job) = &self.generating {
+            job.pause();
+        }
+        while !self.running.is_empty() || !self.finishing.is_empty() || !self.copying.is_empty() || self.generating.is_some() {
+            let Some(report) = self.inbox.recv().await else { break };
+            self.handle(report).await;
+        }
+        for (task, assembly) in self.assemblies.drain() {
+            if let Err(fault) = assembly.close().await {
+                tracing::warn!(%fault, task, "the last sync failed; what it would have recorded is fetched again");
+            }
+        }
+    }
+
+    async fn tick(&mut self) -> Result<(), Fault> {
+        for task in self.node.store.tasks_to_export().await? {
+            if let Err(fault) = self.node.export(&task).await {
+                tracing::warn!(%fault, task = %task.name, "cannot export the task file; trying again");
+            }
+        }
+        self.watch_generation().await?;
+        self.apply_rates();
+        self.upkeep.run(&self.node).await;
+        self.look_after_assemblies().await?;
+        let snapshot = self.snapshot().await?;
+        for action in decide(&snapshot) {
+            if let Err(fault) = self.act(&action).await {
+                tracing::warn!(%fault, ?action, "an action failed; it is decided anew");
+            }
+        }
+        Ok(())
+    }
+
+    /// Rate caps follow the configuration while transfers run.
+    fn apply_rates(&self) {
+        let config = self.node.config.current();
+        for (limiter, cap) in self.node.limiters.iter().zip([config.btrate, config.obsrate, config.cdnrate]) {
+            if limiter.get() != cap {
+                limiter.set(cap);
+            }
+        }
+        self.node.bt.set_rates(config.btuprate, config.btrate);
+    }
+
+    async fn snapshot(&mut self) -> Result<Snapshot, Fault> {
+        let node = Arc::clone(&self.node);
+        let config = node.config.current();
+        let tasks = node.store.live_tasks().await?;
+        let legs = node.store.live_legs().await?;
+        self.release_dead(&tasks).await;
+        let mut snaps = Vec::with_capacity(tasks.len());
+        for t in &tasks {
+            let mut mine = Vec::new();
+            for l in legs.iter().filter(|l| l.task == t.id) {
+                mine.push(self.leg_snap(t, l).await?);
+            }
+            let assembly = self.assemblies.get(&t.id);
+            snaps.push(TaskSnap {
+                id: t.id,
+                role: t.role,
+                state: t.state,
+                legs: mine,
+                seed_until: t.seed_until,
+                local_pending: assembly.is_some_and(|a| !a.local_pending().is_empty()),
+                copying: self.copying.contains(&t.id),
+                finishing: self.finishing.contains(&t.id),
+                verified: assembly.is_some_and(|a| a.verified())
+                    || (t.state == TaskState::Downloading && assembly::already_renamed(t)),
+                no_seed: t.role == Role::Recv && !config.receiverseed,
+            });
+        }
+        let generations = node.store.live_generations().await?.iter().map(|g| g.id).collect();
+        Ok(Snapshot {
+            now_ms: node.clock.now_ms(),
+            node: Some(config.servertype),
+            uploading_max: config.uploadingnum as usize,
+            downloading_max: config.downloadingnum as usize,
+            tasks: snaps,
+            generations,
+            generating: self.generating.is_some(),
+        })
+    }
+
+    async fn leg_snap(&self, t: &TaskRow, l: &LegRow) -> Result<LegSnap, Fault> {
+        let mut open = true;
+        // Windows bind what is fetched; seeding and uploads serve all the time (protocol section 11).
+        if let Some(text) = l.windows.as_ref().filter(|_| t.policy == Policy::Priortime && t.role == Role::Recv)
+            && let Ok(windows) = Windows::parse(text)
+        {
+            let now = self.node.clock.now();
+            open = windows.is_open(now.time());
+            let change = windows.next_change(now).map(|c| c.timestamp_millis());
+            let (opens, closes) = if open { (None, change) } else { (change, None) };
+            self.node.store.set_schedule(t.id, l.method, open, opens, closes).await?;
+        }
+        let running = self.running.get(&(t.id, l.method));
+        Ok(LegSnap {
+            method: l.method,
+            state: l.state,
+            running: running.is_some(),
+            ready: running.is_some_and(|r| r.gauge.counters.is_ready()),
+            open,
+            retry_at: l.retry_at,
+            error: l.error.clone(),
+        })
+    }
+
+    async fn act(&mut self, action: &Action) -> Result<(), Fault> {
+        match action {
+            Action::Begin { task } => self.begin(*task).await,
+            Action::StartLeg { task, method } => self.start_leg(*task, *method).await,
+            Action::StopLeg { task, method } => {
+                if let Some(leg) = self.running.get(&(*task, *method)) {
+                    leg.stop.cancel();
+                }
+                Ok(())
+            }
+            Action::CopyLocal { task } => self.copy_local(*task).await,
+            Action::Finish { task } => self.finish(*task).await,
+            Action::DropCache { task } => self.drop_cache(*task).await,
+            Action::Move { task, from, to, reason } => self.move_task(*task, *from, *to, reason).await,
+            Action::StartGeneration { id } => self.start_generation(*id).await,
+        }
+    }
+
+    pub(super) async fn row(&self, task: i64) -> Result<TaskRow, Fault> {
+        self.node.store.task(task).await?.ok_or_else(|| Fault::permanent("the task is gone"))
+    }
+
+    async fn begin(&mut self, task: i64) -> Result<(), Fault> {
+        let row = self.row(task).await?;
+        let to = if row.role == Role::Send { TaskState::Uploading } else { TaskState::Downloading };
+        if row.role == Role::Recv && !assembly::already_renamed(&row) {
+            if let Err(fault) = self.open_assembly(&row).await {
+                self.move_task(task, TaskState::Queues, TaskState::DownloadError, &fault.message).await?;
+                return Ok(());
+            }
+        }
+        self.move_task(task, TaskState::Queues, to, "").await
+    }
+
+    pub(super) async fn move_task(&mut self, task: i64, from: TaskState, to: TaskState, reason: &str) -> Result<(), Fault> {
+        if !self.node.store.move_task(task, from, to, reason, self.node.clock.now_ms()).await? {
+            return Ok(()); // somebody was faster: the next snapshot shows where it is
+        }
+        let row = self.row(task).await?;
+        let level = if matches!(to, TaskState::Failed | TaskState::DownloadError) { Level::Error } else { Level::Info };
+        let text = if reason.is_empty() { format!("{from} -> {to}") } else { format!("{from} -> {to}: {reason}") };
+        self.node.event(level, "state", row.name.as_str(), &text).await;
+        self.node.export(&row).await?;
+        self.node.nudge.notify_one();
+        Ok(())
+    }
+
+    pub(super) async fn open_assembly(&mut self, row: &TaskRow) -> Result<Arc<Assembly>, Fault> {
+        if let Some(a) = self.assemblies.get(&row.id) {
+            return Ok(Arc::clone(a));
+        }
+        let root = self.node.staging(row);
+        let assembly = Assembly::open(row.id, &root, &self.node.store, Arc::clone(&self.node.nudge)).await?;
+        self.assemblies.insert(row.id, Arc::clone(&assembly));
+        Ok(assembly)
+    }
+
+    async fn start_leg(&mut self, task: i64, method: Method) -> Result<(), Fault> {
+        let row = self.row(task).await?;
+        // The same task, accepted anew: its old self is still stopping and may hold the torrent.
+        if self
+            .running
+            .iter()
+            .any(|((id, _), leg)| *id != task && leg.plan.task.name == row.name && leg.plan.task.role == row.role)
+        {
+            return Ok(());
+        }
+        let purpose = match (row.role, row.state, self.node.config.current().servertype) {
+            (Role::Recv, TaskState::Downloading, NodeType::Cacher) => Purpose::FetchThenSeed,
+            (Role::Recv, TaskState::Downloading, _) => Purpose::Fetch,
+            _ => Purpose::Publish,
+        };
+        let assembly = if purpose == Purpose::Publish { None } else { Some(self.open_assembly(&row).await?) };
+        let plan = Arc::new(Plan::load(&self.node.store, row).await?);
+        let counters = Arc::new(Counters::default());
+        let stop = CancellationToken::new();
+        self.node.store.set_leg(task, method, LegState::Running, "", self.tries(task, method).await?, None).await?;
+        let run = Run {
+            node: Arc::clone(&self.node),
+            plan: Arc::clone(&plan),
+            method,
+            purpose,
+            assembly,
+            counters: Arc::clone(&counters),
+            stop: stop.clone(),
+        };
+        tracing::info!(task = %plan.task.name, %method, ?purpose, "leg starts");
+        let results = self.results.clone();
+        tokio::spawn(async move {
+            let outcome = tokio::spawn(run.run()).await.unwrap_or_else(|e| Err(Fault::local(format!("a worker failed: {e}"))));
+            let _ = results.send(Report::Leg { task, method, outcome }).await;
+        });
+        let spans = plan.spans_of(method);
+        let done_before = self.assemblies.get(&task).map_or(0, |a| a.covered(spans.iter()));
+        let gauge = Gauge::new(counters, spans, purpose == Purpose::Publish && method == Method::Bt);
+        self.running.insert((task, method), Leg { stop, gauge, purpose, plan, done_before });
+        Ok(())
+    }
+
+    async fn tries(&self, task: i64, method: Method) -> Result<u32, Fault> {
+        Ok(self.node.store.legs(task).await?.iter().find(|l| l.method == method).map_or(0, |l| l.tries))
+    }
+
+    async fn handle(&mut self, report: Report) {
+        let done = match report {
+            Report::Leg { task, method, outcome } => self.leg_ended(task, method, outcome).await,
+            Report::Copied { task } => {
+                self.copying.remove(&task);
+                Ok(())
+            }
+            Report::Finished { task, outcome } => self.reception_ended(task, outcome).await,
+            Report::Generated { outcome } => self.generation_ended(outcome).await,
+        };
+        if let Err(fault) = done {
+            tracing::error!(%fault, "cannot record a result; the work is repeated");
+        }
+    }
+
+    async fn leg_ended(&mut self, task: i64, method: Method, outcome: Result<Outcome, Fault>) -> Result<(), Fault> {
+        let Some(mut leg) = self.running.remove(&(task, method)) else { return Ok(()) };
+        self.last_sample(task, method, &mut leg.gauge).await;
+        let name = leg.plan.task.name.to_string();
+        let store = self.node.store.clone();
+        let fault = match outcome {
+            Ok(Outcome::Done) => {
+                tracing::info!(task = name, %method, "leg done");
+                return store.set_leg(task, method, LegState::Done, "", 0, None).await;
+            }
+            Ok(Outcome::Stopped) => return store.set_leg(task, method, LegState::Waiting, "", 0, None).await,
+            Err(fault) => fault,
+        };
+        tracing::warn!(task = name, %method, %fault, detail = fault.detail, "leg failed");
+        let error = repair::leg_error(method, &fault);
+        let tries = self.tries(task, method).await?;
+        let moved = match self.assemblies.get(&task) {
+            Some(a) => a.covered(leg.gauge.spans.iter()) > leg.done_before,
+            None => leg.gauge.counters.wire.load(Relaxed) > 0,
+        };
+        let verdict = if leg.purpose == Purpose::Fetch {
+            repair::after_fault(&self.node, &leg.plan, method, &fault, tries, moved).await?
+        } else {
+            self.after_publish_fault(&fault, tries)
+        };
+        match verdict {
+            repair::Verdict::Retry { at: None, .. } => store.set_leg(task, method, LegState::Waiting, "", 0, None).await,
+            repair::Verdict::Retry { at, tries } => store.set_leg(task, method, LegState::Waiting, &error, tries, at).await,
+            repair::Verdict::Failed => {
+                self.node.event(Level::Error, "leg failed", &name, &error).await;
+                repair::fail_leg(&self.node, task, method, &error).await
+            }
+        }
+    }
+
+    /// A publishing leg has nobody to hand over to: try again, or fail.
+    fn after_publish_fault(&self, fault: &Fault, tries: u32) -> repair::Verdict {
+        let config = self.node.config.current();
+        if fault.is_transient() && tries < config.retries {
+            let wait = fault.retry_after.unwrap_or_default().max(config.retrydelay);
+            return repair::Verdict::Retry { at: Some(self.node.clock.now_ms() + wait.as_millis() as i64), tries: tries + 1 };
+        }
+        repair::Verdict::Failed
+    }
+}

@@ -1,0 +1,188 @@
+//! One worker per leg: builds the leg's transport from the task and the configuration, runs it, reports how it ended.
+
+use super::Node;
+use crate::assembly::Assembly;
+use crate::error::Fault;
+use crate::model::span::{Method, Span};
+use crate::model::task_file::TaskFile;
+use crate::package;
+use crate::store::Store;
+use crate::store::task_files::SpanRow;
+use crate::store::tasks::TaskRow;
+use crate::transport::bt::{BtSource, BtTransport};
+use crate::transport::cdn::{CdnOptions, CdnTransport};
+use crate::transport::obs::{EndpointFrom, ObsLocation, ObsOptions, ObsTransport};
+use crate::transport::{Checkpoints, Counters, FetchJob, FileMeta, LegContext, Outcome, PublishJob, Transport};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// What a leg's run is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Fetch,
+    Publish,
+    /// A cacher: fetch, then seed at once from the same place.
+    FetchThenSeed,
+}
+
+/// A task with everything its legs need.
+pub struct Plan {
+    pub task: TaskRow,
+    pub file: TaskFile,
+    pub files: Arc<[FileMeta]>,
+    pub spans: Vec<SpanRow>,
+}
+
+impl Plan {
+    pub async fn load(store: &Store, task: TaskRow) -> Result<Self, Fault> {
+        let document = store.task_document(task.id).await?;
+        let file =
+            TaskFile::parse(document.as_bytes()).map_err(|e| Fault::local(format!("stored task file of {}: {e}", task.name)))?;
+        let files = store.task_files(task.id).await?;
+        let files = files.into_iter().map(|f| FileMeta { path: f.path, size: f.size, sha1: f.sha1 }).collect();
+        let spans = store.task_spans(task.id).await?;
+        Ok(Self { task, file, files, spans })
+    }
+
+    pub fn spans_of(&self, method: Method) -> Vec<Span> {
+        self.spans.iter().filter(|s| s.method == Some(method)).map(|s| s.span).collect()
+    }
+}
+
+/// Everything one run needs.
+pub struct Run {
+    pub node: Arc<Node>,
+    pub plan: Arc<Plan>,
+    pub method: Method,
+    pub purpose: Purpose,
+    /// For receiving tasks.
+    pub assembly: Option<Arc<Assembly>>,
+    pub counters: Arc<Counters>,
+    pub stop: CancellationToken,
+}
+
+impl Run {
+    pub async fn run(self) -> Result<Outcome, Fault> {
+        let transport = self.transport().await?;
+        match self.purpose {
+            Purpose::Publish => transport.publish(self.publish_job(self.plan.task.store_path.clone())).await,
+            Purpose::Fetch => transport.fetch(self.fetch_job()?).await,
+            Purpose::FetchThenSeed => {
+                if transport.fetch(self.fetch_job()?).await? == Outcome::Stopped {
+                    return Ok(Outcome::Stopped);
+                }
+                let assembly = self.assembly()?;
+                assembly.sync().await?;
+                transport.publish(self.publish_job(assembly.root().to_owned())).await
+            }
+        }
+    }
+
+    fn assembly(&self) -> Result<&Arc<Assembly>, Fault> {
+        self.assembly.as_ref().ok_or_else(|| Fault::local("the staging directory is not open"))
+    }
+
+    fn context(&self) -> LegContext {
+        LegContext {
+            task: self.plan.task.name.to_string(),
+            counters: Arc::clone(&self.counters),
+            stop: self.stop.clone(),
+            checkpoints: Arc::new(LegNotes { store: self.node.store.clone(), task: self.plan.task.id, method: self.method }),
+            limiter: self.node.limiter(self.method),
+        }
+    }
+
+    fn fetch_job(&self) -> Result<FetchJob, Fault> {
+        Ok(FetchJob {
+            files: Arc::clone(&self.plan.files),
+            spans: self.plan.spans_of(self.method),
+            sink: Arc::clone(self.assembly()?) as _,
+            ctx: self.context(),
+        })
+    }
+
+    fn publish_job(&self, root: PathBuf) -> PublishJob {
+        let spans = match self.method {
+            // A seed serves what its torrent holds, however this node came by it.
+            Method::Bt => {
+                self.plan.file.spans_by_method().into_iter().filter(|(_, m)| *m == Method::Bt).map(|(s, _)| s).collect()
+            }
+            other => self.plan.spans_of(other),
+        };
+        PublishJob { files: Arc::clone(&self.plan.files), spans, root, ctx: self.context() }
+    }
+
+    async fn transport(&self) -> Result<Box<dyn Transport>, Fault> {
+        let (config, file) = (self.node.config.current(), &self.plan.file);
+        Ok(match self.method {
+            Method::Cdn => {
+                let url = file.cdn.url.as_deref().ok_or_else(|| Fault::permanent("the task has no cdn.url"))?;
+                let url = url.parse().map_err(|e| Fault::permanent(format!("bad cdn.url {url:?}: {e}")))?;
+                Box::new(CdnTransport::new(url, CdnOptions::default())?)
+            }
+            Method::Obs => Box::new(ObsTransport::new(obs_location(&config, file)?, ObsOptions::default())?),
+            Method::Bt => {
+                let torrent = self.node.store.task_torrent(self.plan.task.id).await?;
+                let torrent = torrent.ok_or_else(|| Fault::permanent("the task has no torrent: generate and send it again"))?;
+                let map = file.spans_by_method().into_iter().filter(|(_, m)| *m == Method::Bt).map(|(s, _)| s).collect();
+                let trackers = file.bt.tracker.iter().cloned().collect();
+                let known_good = self.purpose != Purpose::Publish || self.unchanged().await?;
+                let source = BtSource { torrent, map, trackers, peers: file.bt.peers.clone(), known_good };
+                Box::new(BtTransport::new(Arc::clone(&self.node.bt), source))
+            }
+        })
+    }
+
+    /// Are the package's files still those that were hashed here? Then a seed need not read them all again.
+    async fn unchanged(&self) -> Result<bool, Fault> {
+        let root = self.plan.task.store_path.clone();
+        let known = self.node.store.library_below(&root).await?;
+        let files = Arc::clone(&self.plan.files);
+        let single = self.plan.file.is_single();
+        tokio::task::spawn_blocking(move || {
+            files.iter().all(|f| {
+                let path = if single { root.clone() } else { f.path.under(&root) };
+                known.iter().any(|k| {
+                    k.path == path && k.sha1 == f.sha1 && package::scan::is_unchanged(&path, k.size, k.mtime_ns, k.inode)
+                })
+            })
+        })
+        .await
+        .map_err(|e| Fault::local(format!("looking at the package: {e}")))
+    }
+}
+
+/// The store of a task: an empty endpoint or key in the task file means the node's own. `file:` comes from the node's own
+/// configuration alone.
+pub fn obs_location(config: &crate::config::Config, file: &TaskFile) -> Result<ObsLocation, Fault> {
+    let url = file.obs.url.as_ref().ok_or_else(|| Fault::permanent("the task has no obs.url"))?.to_string();
+    let (endpoint, from) = match (&file.obs.endpoint, &config.obsendpoint) {
+        (Some(given), _) => (given.as_str(), EndpointFrom::Outside),
+        (None, Some(own)) => (own.as_str(), EndpointFrom::OwnConfig),
+        (None, None) => ("", EndpointFrom::OwnConfig),
+    };
+    let pick = |task: &str, own: &str| if task.is_empty() { own.to_owned() } else { task.to_owned() };
+    let ak = pick(file.obs.ak.reveal(), config.obsak.reveal());
+    let sk = pick(file.obs.sk.reveal(), config.obssk.reveal());
+    ObsLocation::parse(&url, endpoint, &ak, &sk, from)
+}
+
+struct LegNotes {
+    store: Store,
+    task: i64,
+    method: Method,
+}
+
+#[async_trait::async_trait]
+impl Checkpoints for LegNotes {
+    async fn load(&self, key: &str) -> Result<Option<String>, Fault> {
+        self.store.checkpoint(self.task, self.method, key).await
+    }
+    async fn save(&self, key: &str, value: &str) -> Result<(), Fault> {
+        self.store.save_checkpoint(self.task, self.method, key, value).await
+    }
+    async fn remove(&self, key: &str) -> Result<(), Fault> {
+        self.store.remove_checkpoint(self.task, self.method, key).await
+    }
+}

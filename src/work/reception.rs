@@ -1,0 +1,206 @@
+//! The parts of a reception besides its legs: library copies, wrong files, finishing, cleaning up.
+
+use super::conductor::{Conductor, Report};
+use super::legs::Plan;
+use super::{Node, repair};
+use crate::assembly::{self, Assembly};
+use crate::error::{Fault, FaultClass};
+use crate::model::span::Method;
+use crate::model::task::{NodeType, TaskState};
+use crate::store::events::Level;
+use crate::store::tasks::TaskRow;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+impl Conductor {
+    /// Opens what a restart left open, and deals with wrong files and broken disks.
+    pub(super) async fn look_after_assemblies(&mut self) -> Result<(), Fault> {
+        for row in self.node.store.live_tasks().await?.into_iter().filter(|t| t.state == TaskState::Downloading) {
+            if self.finishing.contains(&row.id) || assembly::already_renamed(&row) {
+                continue;
+            }
+            let assembly = match self.open_assembly(&row).await {
+                Ok(a) => a,
+                Err(fault) => {
+                    self.move_task(row.id, TaskState::Downloading, TaskState::DownloadError, &fault.message).await?;
+                    continue;
+                }
+            };
+            if let Some(fault) = assembly.take_broken() {
+                self.node.event(Level::Error, "disk", row.name.as_str(), &fault.message).await;
+                for method in Method::ALL {
+                    repair::fail_leg(&self.node, row.id, method, &fault.message).await?;
+                }
+            }
+            if assembly.wrong_files().is_empty() {
+                continue;
+            }
+            let plan = Plan::load(&self.node.store, row).await?;
+            if let Some((method, error)) = repair::repair_wrong_files(&self.node, &plan, &assembly).await? {
+                self.node.event(Level::Error, "wrong file", plan.task.name.as_str(), &error).await;
+                repair::fail_leg(&self.node, plan.task.id, method, &error).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops and cleans up what belongs to tasks that are not live any more (cancelled, replaced, failed).
+    pub(super) async fn release_dead(&mut self, live: &[TaskRow]) {
+        let live: HashSet<i64> = live.iter().map(|t| t.id).collect();
+        for ((task, method), leg) in &self.running {
+            if !live.contains(task) {
+                tracing::info!(task, %method, "the task is over: stopping its leg");
+                leg.stop();
+            }
+        }
+        let idle: Vec<i64> = self
+            .assemblies
+            .keys()
+            .copied()
+            .filter(|id| !live.contains(id) && !self.copying.contains(id) && !self.finishing.contains(id))
+            .filter(|id| !self.running.keys().any(|(task, _)| task == id))
+            .collect();
+        for id in idle {
+            let Some(assembly) = self.assemblies.remove(&id) else { continue };
+            if let Err(fault) = assembly.close().await {
+                tracing::warn!(%fault, "the last sync failed");
+            }
+            let kept = matches!(self.node.store.task(id).await, Ok(Some(t)) if t.state == TaskState::DownloadError);
+            if !kept && !self.node.config.current().keeppartial {
+                remove_tree(assembly.root().to_owned()).await;
+            }
+        }
+    }
+
+    /// Removes staging directories that belong to no task.
+    pub(super) async fn clean_staging(&self) {
+        let Ok(entries) = std::fs::read_dir(self.node.staging_root()) else { return };
+        for entry in entries.flatten() {
+            let id = entry.file_name().to_str().and_then(|n| n.rsplit('.').next()?.parse::<i64>().ok());
+            let task = match id {
+                Some(id) => self.node.store.task(id).await.unwrap_or_default(),
+                None => continue, // not ours
+            };
+            let needed =
+                task.is_some_and(|t| matches!(t.state, TaskState::Queues | TaskState::Downloading | TaskState::DownloadError));
+            if !needed && !self.node.config.current().keeppartial {
+                tracing::info!(path = %entry.path().display(), "removing partial data of a task that is over");
+                remove_tree(entry.path()).await;
+            }
+        }
+    }
+
+    pub(super) async fn copy_local(&mut self, task: i64) -> Result<(), Fault> {
+        let row = self.row(task).await?;
+        let assembly = self.open_assembly(&row).await?;
+        let plan = Plan::load(&self.node.store, row).await?;
+        self.copying.insert(task);
+        let (node, results) = (Arc::clone(&self.node), self.results.clone());
+        tokio::spawn(async move {
+            if let Err(fault) = copy_all(&node, &plan, &assembly).await {
+                node.event(Level::Error, "copy", plan.task.name.as_str(), &fault.message).await;
+            }
+            let _ = results.send(Report::Copied { task }).await;
+        });
+        Ok(())
+    }
+
+    pub(super) async fn finish(&mut self, task: i64) -> Result<(), Fault> {
+        let row = self.row(task).await?;
+        let assembly = self.assemblies.remove(&task);
+        self.finishing.insert(task);
+        let (node, results) = (Arc::clone(&self.node), self.results.clone());
+        tokio::spawn(async move {
+            let outcome = finish_reception(&node, row, assembly).await;
+            let _ = results.send(Report::Finished { task, outcome }).await;
+        });
+        Ok(())
+    }
+
+    pub(super) async fn reception_ended(&mut self, task: i64, outcome: Result<(), Fault>) -> Result<(), Fault> {
+        self.finishing.remove(&task);
+        let row = self.row(task).await?;
+        match outcome {
+            Ok(()) => {
+                self.node
+                    .event(Level::Info, "state", row.name.as_str(), "downloading -> downloaded: verified, in its store")
+                    .await;
+                self.node.store.rearm_leg(task, Method::Bt).await?;
+                self.node.export(&row).await
+            }
+            Err(fault) if fault.class == FaultClass::Transient => {
+                tracing::warn!(%fault, "finishing is tried again");
+                Ok(())
+            }
+            Err(fault) => self.move_task(task, TaskState::Downloading, TaskState::DownloadError, &fault.message).await,
+        }
+    }
+
+    /// The end of a cacher's task: the data, and only those, are deleted (protocol section 3.2).
+    pub(super) async fn drop_cache(&mut self, task: i64) -> Result<(), Fault> {
+        if self.node.config.current().servertype != NodeType::Cacher {
+            return Ok(());
+        }
+        if let Some(assembly) = self.assemblies.remove(&task) {
+            assembly.close().await?;
+        }
+        remove_tree(self.node.staging(&self.row(task).await?)).await;
+        self.move_task(task, TaskState::Downloading, TaskState::Downloaded, "seed time over").await
+    }
+}
+
+async fn copy_all(node: &Node, plan: &Plan, assembly: &Arc<Assembly>) -> Result<(), Fault> {
+    for file in assembly.local_pending() {
+        let a = Arc::clone(assembly);
+        let copied = tokio::task::spawn_blocking(move || a.copy_local(file))
+            .await
+            .unwrap_or_else(|e| Err(Fault::local(format!("copying: {e}"))));
+        let Err(fault) = copied else { continue };
+        if fault.class != FaultClass::Corrupt {
+            for method in Method::ALL {
+                repair::fail_leg(node, plan.task.id, method, &fault.message).await?;
+            }
+            return Err(fault);
+        }
+        if !repair::hand_over(node, plan, file, None, &fault.message).await? {
+            return Err(fault);
+        }
+        assembly.forget_source(file);
+    }
+    Ok(())
+}
+
+async fn finish_reception(node: &Node, row: TaskRow, assembly: Option<Arc<Assembly>>) -> Result<(), Fault> {
+    let mut plan = Plan::load(&node.store, row).await?;
+    let single = plan.file.is_single();
+    if let Some(assembly) = assembly {
+        let renamed = assembly::finish(&assembly, &node.store, &plan.task, single).await;
+        assembly.close().await?;
+        renamed?;
+    }
+    let staging = node.staging(&plan.task);
+    let done = assembly::complete_after_rename(&node.store, &plan.task, &staging, single).await?;
+    let now = node.clock.now();
+    plan.file.finishedtime = now.format("%Y-%m-%d %H:%M:%S").to_string();
+    let seed_until = now.timestamp_millis().saturating_add(plan.file.seed_ms());
+    node.store
+        .finish_reception(
+            plan.task.id,
+            &done.package,
+            &done.files,
+            &plan.file.to_json(),
+            Some(seed_until),
+            now.timestamp_millis(),
+        )
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn remove_tree(path: std::path::PathBuf) {
+    let shown = path.display().to_string();
+    let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(&path)).await;
+    match removed {
+        Ok(Err(e)) if e.kind() != std::io::ErrorKind::NotFound => tracing::warn!(error = %e, path = shown, "cannot remove"),
+        _ => {}
+    }
+}

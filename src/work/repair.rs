@@ -1,0 +1,122 @@
+//! When a method cannot bring a file, or brought wrong bytes: another method gets it, or the task ends with the file named.
+
+use super::Node;
+use super::legs::{Plan, obs_location};
+use crate::assembly::Assembly;
+use crate::error::Fault;
+use crate::model::span::Method;
+use crate::model::task::LegState;
+use crate::store::events::Level;
+use std::collections::HashSet;
+
+/// Methods that can bring any file: the origin has the whole package, the bucket may have it. (bt has only its own part.)
+const STAND_INS: [Method; 2] = [Method::Cdn, Method::Obs];
+
+/// Gives a file that `from` (`None` = the library) failed on to another method. The message is the reason, the file
+/// named. `false`: nobody is left.
+pub async fn hand_over(node: &Node, plan: &Plan, file: u32, from: Option<Method>, message: &str) -> Result<bool, Fault> {
+    let now = node.clock.now_ms();
+    let refused: HashSet<Option<Method>> =
+        node.store.refusals(plan.task.id).await?.into_iter().filter(|(n, _, _)| *n == file).map(|(_, m, _)| m).collect();
+    let config = node.config.current();
+    let planned = plan.spans.iter().find(|s| s.span.file == file).map(|s| s.planned);
+    let usable = |m: &Method| match m {
+        Method::Cdn => plan.file.cdn.url.is_some(),
+        Method::Obs => plan.file.obs.url.is_some() && obs_location(&config, &plan.file).is_ok(),
+        Method::Bt => true,
+    };
+    // A file that was to be copied goes to the method the sender meant; otherwise to a stand-in.
+    let first = planned.filter(|_| from.is_none());
+    let next = first.into_iter().chain(STAND_INS).find(|m| Some(*m) != from && !refused.contains(&Some(*m)) && usable(m));
+    let Some(next) = next else {
+        node.store.refuse_file(plan.task.id, file, from, message, now).await?;
+        return Ok(false);
+    };
+    node.store.reassign_file(plan.task.id, file, from, next, message, now).await?;
+    let text = format!("{message}; {next} takes over");
+    node.event(Level::Warn, "handed over", plan.task.name.as_str(), &text).await;
+    Ok(true)
+}
+
+/// Deals with the files whose SHA-1 came out wrong. Returns the error that ends the task, if nobody can repair one.
+pub async fn repair_wrong_files(node: &Node, plan: &Plan, assembly: &Assembly) -> Result<Option<(Method, String)>, Fault> {
+    for file in assembly.wrong_files() {
+        let mine = plan.spans.iter().filter(|s| s.span.file == file);
+        let mut sources: Vec<Option<Method>> = mine.clone().map(|s| s.method).collect();
+        sources.sort();
+        sources.dedup();
+        // bt checks its pieces; it is suspected only when nobody else had a part in the file.
+        if sources.len() > 1 {
+            sources.retain(|m| *m != Some(Method::Bt));
+        }
+        for source in sources {
+            let name = source.map_or("the library", Method::as_str);
+            let message = format!("file {}: wrong SHA-1 from {name}", assembly.path_of(file));
+            if !hand_over(node, plan, file, source, &message).await? {
+                return Ok(Some((source.unwrap_or(Method::Cdn), format!("{message}, and no other method has it"))));
+            }
+            let ranges: Vec<_> = mine.clone().filter(|s| s.method == source).map(|s| s.span.range()).collect();
+            assembly.reset(file, &ranges);
+        }
+    }
+    Ok(None)
+}
+
+/// What becomes of a leg whose run ended with a fault.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Again later, or at once when the time is `None`.
+    Retry {
+        at: Option<i64>,
+        tries: u32,
+    },
+    Failed,
+}
+
+/// Decides after a fault of a fetching leg: hand the file (or all files) over, try again, or give up.
+pub async fn after_fault(
+    node: &Node,
+    plan: &Plan,
+    method: Method,
+    fault: &Fault,
+    tries: u32,
+    moved: bool,
+) -> Result<Verdict, Fault> {
+    let config = node.config.current();
+    let tries = if moved { 1 } else { tries + 1 };
+    if fault.is_transient() && tries <= config.retries {
+        let wait = fault.retry_after.unwrap_or_default().max(config.retrydelay);
+        return Ok(Verdict::Retry { at: Some(node.clock.now_ms() + wait.as_millis() as i64), tries });
+    }
+    if fault.class == crate::error::FaultClass::Local {
+        return Ok(Verdict::Failed);
+    }
+    let affected: Vec<u32> = match &fault.file {
+        Some(path) => (0u32..).zip(plan.files.iter()).filter(|(_, f)| f.path.as_str() == path).map(|(n, _)| n).collect(),
+        None => plan.spans_of(method).iter().map(|s| s.file).collect::<HashSet<_>>().into_iter().collect(),
+    };
+    if affected.is_empty() {
+        return Ok(Verdict::Failed);
+    }
+    for file in affected {
+        let path = plan.files.get(file as usize).map(|f| f.path.as_str()).unwrap_or_default();
+        let message = format!("file {path}: {method}: {}", fault.message);
+        if !hand_over(node, plan, file, Some(method), &message).await? {
+            return Ok(Verdict::Failed);
+        }
+    }
+    Ok(Verdict::Retry { at: None, tries: 0 })
+}
+
+/// The text that a failed leg shows: the file first, where there is one.
+pub fn leg_error(method: Method, fault: &Fault) -> String {
+    match &fault.file {
+        Some(file) if !fault.message.contains(file.as_str()) => format!("{method}: file {file}: {}", fault.message),
+        _ => format!("{method}: {}", fault.message),
+    }
+}
+
+/// Marks a leg as failed with its text.
+pub async fn fail_leg(node: &Node, task: i64, method: Method, error: &str) -> Result<(), Fault> {
+    node.store.set_leg(task, method, LegState::Failed, error, 0, None).await
+}

@@ -1,0 +1,90 @@
+//! The sampler: what running legs count becomes rows, once a second. The database is off the byte path.
+
+use super::conductor::Conductor;
+use crate::model::span::{Method, Span};
+use crate::store::legs::LegSample;
+use crate::transport::Counters;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+/// Between two writes of the legs' figures.
+pub const PERIOD: Duration = Duration::from_secs(1);
+/// Every so many periods the figures are kept as history.
+const HISTORY_EVERY: u32 = 2;
+/// Weight of the newest second in the shown rate: a few seconds of memory.
+const WEIGHT: f64 = 0.3;
+
+/// The sampler's memory of one leg.
+pub struct Gauge {
+    pub counters: Arc<Counters>,
+    pub spans: Vec<Span>,
+    /// Seeds count what they send; the others what they bring.
+    pub seeding: bool,
+    wire: u64,
+    sent: u64,
+    rate: f64,
+    at: Instant,
+}
+
+impl Gauge {
+    pub fn new(counters: Arc<Counters>, spans: Vec<Span>, seeding: bool) -> Self {
+        Self { counters, spans, seeding, wire: 0, sent: 0, rate: 0.0, at: Instant::now() }
+    }
+
+    /// The figures since the last call.
+    pub fn sample(&mut self, task: i64, method: Method, bytes_done: u64) -> LegSample {
+        let (wire, sent) = (self.counters.wire.load(Relaxed), self.counters.sent.load(Relaxed));
+        let elapsed = self.at.elapsed();
+        self.at = Instant::now();
+        let add_wire = wire.saturating_sub(std::mem::replace(&mut self.wire, wire));
+        let add_sent = sent.saturating_sub(std::mem::replace(&mut self.sent, sent));
+        let moved = if self.seeding { add_sent } else { add_wire };
+        let now = moved as f64 / elapsed.as_secs_f64().max(0.001);
+        self.rate = if self.rate == 0.0 { now } else { self.rate + WEIGHT * (now - self.rate) };
+        LegSample {
+            task,
+            method,
+            bytes_done,
+            add_wire,
+            add_sent,
+            add_active_ms: elapsed.as_millis() as u64,
+            rate: self.rate as u64,
+            peers: self.counters.peers.load(Relaxed),
+            ready: self.counters.is_ready(),
+        }
+    }
+}
+
+impl Conductor {
+    /// Writes the figures of all running legs.
+    pub(super) async fn sample(&mut self) {
+        self.samples = self.samples.wrapping_add(1);
+        let mut samples = Vec::with_capacity(self.running.len());
+        for ((task, method), leg) in &mut self.running {
+            let done = bytes_done(self.assemblies.get(task).map(|a| &**a), &leg.gauge);
+            samples.push(leg.gauge.sample(*task, *method, done));
+        }
+        let history = self.samples % HISTORY_EVERY == 0;
+        if let Err(fault) = self.node.store.record_legs(&samples, history, self.node.clock.now_ms()).await {
+            tracing::warn!(%fault, "cannot write progress");
+        }
+    }
+
+    /// The last figures of a leg that has ended.
+    pub(super) async fn last_sample(&self, task: i64, method: Method, gauge: &mut Gauge) {
+        let done = bytes_done(self.assemblies.get(&task).map(|a| &**a), gauge);
+        let sample = LegSample { rate: 0, ..gauge.sample(task, method, done) };
+        if let Err(fault) = self.node.store.record_legs(&[sample], true, self.node.clock.now_ms()).await {
+            tracing::warn!(%fault, "cannot write progress");
+        }
+    }
+}
+
+fn bytes_done(assembly: Option<&crate::assembly::Assembly>, gauge: &Gauge) -> u64 {
+    match assembly {
+        Some(a) => a.covered(gauge.spans.iter()),
+        None if gauge.seeding => gauge.spans.iter().map(|s| s.len).sum(),
+        None => gauge.counters.done.load(Relaxed),
+    }
+}
