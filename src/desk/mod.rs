@@ -1,6 +1,28 @@
 //! Use cases: what a request means. No HTTP types, no SQL.
 //!
-//! Every call answers with plain values; the texts are the protocol's, byte for byte (protocol section 3).
+//! One file per use case. Requests become rows; the conductor does the work. Every call answers with plain values; the texts are the protocol's, byte for byte (protocol section 3).
+
+mod cancel;
+mod gentask;
+pub mod intake;
+mod progress;
+mod recv;
+mod send;
+mod torrents;
+mod upload_progress;
+
+use crate::clock::Clock;
+use crate::config::ConfigHandle;
+use crate::error::Fault;
+use crate::model::ids::TaskName;
+use crate::model::task::Role;
+use crate::store::Store;
+use crate::store::events::Level;
+use crate::store::tasks::TaskRow;
+use crate::views::{self, TaskDirs};
+use std::path::Path;
+use std::sync::Arc;
+use tokio::sync::Notify;
 
 /// A reply that carries a verdict and a text (`send`, `recv`, `gentask`, `cancel`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,54 +114,114 @@ pub struct CacherProgress {
     pub desc: String,
 }
 
-/// The use cases. One per process; cheap to share in an `Arc`.
-pub struct Desk {}
+/// The use cases. One per process.
+pub struct Desk {
+    pub store: Store,
+    pub config: ConfigHandle,
+    pub clock: Clock,
+    pub dirs: TaskDirs,
+    /// Wakes the conductor.
+    pub nudge: Arc<Notify>,
+    /// For torrents of tasks that are received.
+    pub http: reqwest::Client,
+    /// One `send` or `recv` at a time: two of the same task must not both be accepted.
+    pub admission: tokio::sync::Mutex<()>,
+}
+
+/// Times in task files.
+const TASK_TIME: &str = "%Y-%m-%d %H:%M:%S";
 
 impl Desk {
-    pub async fn gentask(&self, _r: GentaskRequest) -> Reply {
-        Reply::err("not wired")
-    }
-    pub async fn taskfilesquery(&self, _dcppath: &str, _taskfile: &str) -> QueryReply {
-        QueryReply { ok: false, status: "error", desc: "not wired".into() }
-    }
-    /// `reactive`: the raw text, `None` when absent (default true).
-    pub async fn send(&self, _taskfile: &str, _reactive: Option<&str>) -> Reply {
-        Reply::err("not wired")
-    }
-    pub async fn uploadprogress(&self, _taskfile: &str) -> UploadProgress {
-        UploadProgress {
-            ok: false,
-            taskfile: String::new(),
-            status: "unknown".into(),
-            desc: String::new(),
-            btstatus: "unknown".into(),
-            obsstatus: "unknown".into(),
-            cdnstatus: "unknown".into(),
-        }
-    }
-    /// `reactive`: the raw text, `None` when absent (default false).
-    pub async fn recv(&self, _taskfile: &str, _reactive: Option<&str>) -> Reply {
-        Reply::err("not wired")
-    }
-    pub async fn progress(&self, _taskfile: &str) -> Progress {
-        Progress::default()
-    }
-    pub async fn cprogress(&self, _taskfile: &str) -> CacherProgress {
-        CacherProgress { ok: false, status: "noseeding".into(), desc: "not wired".into() }
-    }
-    pub async fn cancel(&self, _taskfile: &str) -> Reply {
-        Reply::err("not wired")
-    }
     /// Plain text of `GET /reloadconf`.
     pub async fn reloadconf(&self) -> String {
-        "not wired".into()
+        match self.config.reload() {
+            Ok(warnings) => {
+                self.event(Level::Info, "reloadconf", "", "configuration read again").await;
+                self.nudge.notify_one();
+                match warnings.is_empty() {
+                    true => "reload config json ok.".into(),
+                    false => format!("reload config json ok. {}", warnings.join("; ")),
+                }
+            }
+            Err(e) => {
+                self.event(Level::Error, "reloadconf", "", &e.to_string()).await;
+                format!("reload config json error: {e}; the old configuration stays")
+            }
+        }
     }
+
     /// Plain text of `GET /heartbeat`.
     pub fn heartbeat(&self) -> String {
-        "not wired".into()
+        format!("{} is living.", self.clock.now().format(TASK_TIME))
     }
-    /// Plain text of `GET /version`.
+
+    /// Plain text of `GET /version`: the protocol's version, which clients compare.
     pub fn version(&self) -> String {
         "2.001".into()
     }
+
+    async fn event(&self, level: Level, kind: &str, task: &str, text: &str) {
+        if let Err(fault) = self.store.add_event(level, kind, task, "api", text, self.clock.now_ms()).await {
+            tracing::error!(%fault, "cannot write an event");
+        }
+    }
+
+    fn task_time(&self) -> String {
+        self.clock.now().format(TASK_TIME).to_string()
+    }
+
+    /// Shows the row in the task directories; what fails is repeated by the conductor.
+    async fn export(&self, row: &TaskRow) {
+        if let Err(fault) = views::export_task(&self.store, &self.dirs, row).await {
+            tracing::warn!(%fault, task = %row.name, "cannot export the task file; trying again");
+        }
+    }
+
+    /// A task by the file name that clients give; `None` when there is no such task (or it cannot be a name).
+    async fn find(&self, role: Role, taskfile: &str) -> Result<Option<TaskRow>, Fault> {
+        match TaskName::from_path(taskfile) {
+            Ok(name) => self.store.task_by_name(role, &name).await,
+            Err(_) => Ok(None),
+        }
+    }
+}
+
+/// The words of the old service for a file that cannot be read: `open PATH: no such file or directory`.
+fn open_error(path: &str, e: &std::io::Error) -> String {
+    let why = match e.kind() {
+        std::io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        std::io::ErrorKind::IsADirectory => "is a directory".to_owned(),
+        _ => e.to_string(),
+    };
+    format!("open {path}: {why}")
+}
+
+/// Task files are a few kilobytes; ten thousand files make two megabytes.
+const TASK_FILE_LIMIT: u64 = 64 << 20;
+
+/// Reads a task file that a client names.
+async fn read_task_file(path: &str) -> std::io::Result<Vec<u8>> {
+    let path = Path::new(path).to_owned();
+    if path.as_os_str().is_empty() {
+        return Err(std::io::ErrorKind::NotFound.into());
+    }
+    tokio::task::spawn_blocking(move || {
+        let meta = std::fs::metadata(&path)?;
+        if meta.is_dir() {
+            return Err(std::io::ErrorKind::IsADirectory.into());
+        }
+        if !meta.is_file() || meta.len() > TASK_FILE_LIMIT {
+            return Err(std::io::Error::other("not a task file (larger than 64 MiB, or not a plain file)"));
+        }
+        std::fs::read(&path)
+    })
+    .await
+    .unwrap_or_else(|e| Err(std::io::Error::other(e)))
+}
+
+/// An error of ours (disk, database) in a reply.
+fn failed(fault: &Fault) -> Reply {
+    tracing::error!(%fault, detail = fault.detail, "a request failed");
+    Reply::err(format!("error, {}", fault.message))
 }

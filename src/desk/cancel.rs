@@ -1,0 +1,54 @@
+//! `cancel` (protocol section 3.7): the download first, else the upload; also a gentask job. May be repeated.
+
+use super::{Desk, Reply, failed};
+use crate::error::Fault;
+use crate::model::ids::TaskName;
+use crate::model::task::{Role, TaskState};
+use crate::store::events::Level;
+
+impl Desk {
+    pub async fn cancel(&self, taskfile: &str) -> Reply {
+        let Ok(name) = TaskName::from_path(taskfile) else {
+            return Reply::ok(format!("no need to cancel, not found task: {taskfile}"));
+        };
+        for role in [Role::Recv, Role::Send] {
+            match self.cancel_task(role, &name).await {
+                Ok(true) => return Reply::ok("succeed!"),
+                Ok(false) => {}
+                Err(fault) => return failed(&fault),
+            }
+        }
+        match self.store.cancel_generation(name.as_str(), self.clock.now_ms()).await {
+            Ok(true) => {
+                self.event(Level::Info, "cancel", name.as_str(), "gentask").await;
+                self.nudge.notify_one();
+                Reply::ok("succeed!")
+            }
+            Ok(false) => Reply::ok(format!("no need to cancel, not found task: {name}")),
+            Err(fault) => failed(&fault),
+        }
+    }
+
+    async fn cancel_task(&self, role: Role, name: &TaskName) -> Result<bool, Fault> {
+        let _one = self.admission.lock().await;
+        let Some(row) = self.store.task_by_name(role, name).await? else { return Ok(false) };
+        if row.state == TaskState::History {
+            return Ok(false);
+        }
+        // The conductor may be moving the task on at this moment: take it from wherever it is now.
+        let mut state = row.state;
+        while !self.store.move_task(row.id, state, TaskState::History, "cancelled", self.clock.now_ms()).await? {
+            match self.store.task(row.id).await? {
+                Some(now) if now.state != TaskState::History => state = now.state,
+                _ => return Ok(true),
+            }
+        }
+        if let Some(row) = self.store.task(row.id).await? {
+            self.export(&row).await;
+        }
+        self.dirs.clear_errors(role, name)?;
+        self.event(Level::Info, "cancel", name.as_str(), &format!("{role}: {state} -> history")).await;
+        self.nudge.notify_one();
+        Ok(true)
+    }
+}

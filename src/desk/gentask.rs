@@ -1,0 +1,163 @@
+//! `gentask` and `taskfilesquery` (protocol sections 3.5 and 3.6): check the request, queue the job, tell how it is.
+
+use super::{Desk, GentaskRequest, QueryReply, Reply, failed};
+use crate::model::endpoint::{OBS_ENDPOINT_ALLOWED, OBS_URL_ALLOWED, ObsEndpoint, ObsUrl, TRACKER_ALLOWED, tracker_url};
+use crate::model::generation::GenerationOrder;
+use crate::model::ids::{BaseSubdir, PackageName};
+use crate::model::ratio::{self, Ratio};
+use crate::model::task::Policy;
+use crate::model::task_file::{MAX_SEEDTIME_HOURS, TaskFile};
+use crate::package::paths;
+use crate::store::events::Level;
+use crate::store::generations::GenerationState;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A generation from stored hashes is over in an instant: so long the reply waits for it.
+const SOON: Duration = Duration::from_secs(3);
+
+impl Desk {
+    pub async fn gentask(&self, r: GentaskRequest) -> Reply {
+        let order = match self.check_gentask(&r) {
+            Ok(order) => order,
+            Err(text) => return Reply::err(text),
+        };
+        let config = self.config.current();
+        let full = paths::full_torrent(&config.dcps_dir(&order.basesubdir), &order.name);
+        let part = paths::part_torrent(&config.dcps_tmp_dir(&order.basesubdir), &order.name);
+        let (dcppath, taskfile) = (order.dcppath.display().to_string(), order.taskfile.display().to_string());
+        let cached = !order.deloldtorrent && full.exists() && matches!(self.store.torrent(&order.dcppath).await, Ok(Some(_)));
+        if order.deloldtorrent {
+            for old in [&full, &part] {
+                if let Err(fault) = crate::views::remove(old) {
+                    return failed(&fault);
+                }
+            }
+        }
+        // The client polls for the file's existence: an old one must not look like the new one.
+        if let Err(fault) = crate::views::remove(&order.taskfile) {
+            return failed(&fault);
+        }
+        let id = match self.store.queue_generation(&dcppath, &taskfile, &order.to_json(), self.clock.now_ms()).await {
+            Ok(Some(id)) => id,
+            Ok(None) => return Reply::err(format!("same torrent process is generating:{} ", full.display())),
+            Err(fault) => return failed(&fault),
+        };
+        let name = order.taskfile.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        self.event(Level::Info, "gentask", &name, &format!("{dcppath}: {} {}", order.ratio, order.policy)).await;
+        self.nudge.notify_one();
+        if cached && self.ends_soon(id, &dcppath, &taskfile).await {
+            return Reply::ok("succeeded!");
+        }
+        Reply::ok(format!("please wait until {}, {} and {taskfile} all are finished.", full.display(), part.display()))
+    }
+
+    async fn ends_soon(&self, id: i64, dcppath: &str, taskfile: &str) -> bool {
+        let looks = SOON.as_millis() / 50;
+        for _ in 0..looks {
+            match self.store.generation(dcppath, taskfile).await {
+                Ok(Some(g)) if g.id == id && g.state == GenerationState::Finished => return true,
+                Ok(Some(g)) if g.id == id && g.state.is_live() => tokio::time::sleep(Duration::from_millis(50)).await,
+                _ => return false,
+            }
+        }
+        false
+    }
+
+    fn check_gentask(&self, r: &GentaskRequest) -> Result<GenerationOrder, String> {
+        let config = self.config.current();
+        if r.taskfile.is_empty() {
+            return Err("error, please provide taskfile path.".into());
+        }
+        let taskfile = PathBuf::from(&r.taskfile);
+        if !taskfile.is_absolute() || !r.taskfile.ends_with(".json") {
+            return Err(format!("error, invalid taskfile: {}. Give an absolute path that ends with .task.json.", r.taskfile));
+        }
+        if let Some(dir) = taskfile.parent().filter(|d| !d.is_dir()) {
+            return Err(format!("error, invalid taskfile: {}. The directory {} does not exist.", r.taskfile, dir.display()));
+        }
+        let given = r.dcppath.trim_end_matches('/');
+        let subdir = if r.basesubdir.is_empty() { config.basesubdir.clone() } else { BaseSubdir::parse(&r.basesubdir).ok() };
+        let basesubdir = subdir.ok_or_else(|| format!("error, invalid basesubdir: {}.", r.basesubdir))?;
+        let dcppath = locate(given).ok_or_else(|| format!("error, not exist dcp path: {given}."))?;
+        let name = dcppath.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let name = PackageName::parse(name).map_err(|e| format!("error, invalid dcppath: {e}."))?;
+        let store = config.dcps_dir(&basesubdir);
+        let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(x), Ok(y)) if x == y);
+        if !dcppath.parent().is_some_and(|p| same(p, &store)) {
+            return Err(format!("error, invalid dcppath: {given}. A package of {basesubdir} lies in {}.", store.display()));
+        }
+        let or = |given: &str, default: String| if given.is_empty() { default } else { given.to_owned() };
+        let ratio = Ratio::parse(&or(&r.btobscdn, config.ratio.to_string()))
+            .map_err(|_| format!("error, invalid btobscdn: {}. Allowed: {}.", r.btobscdn, ratio::ALLOWED))?;
+        let policy = Policy::parse(&or(&r.policy, config.policy.to_string()))
+            .ok_or_else(|| format!("error, invalid policy: {}. Allowed: {}.", r.policy, Policy::ALLOWED.trim()))?;
+        let hours = or(&r.seedtime, config.defaultseedtime_hours.to_string());
+        let seedtime_hours =
+            hours.parse().ok().filter(|h| *h <= MAX_SEEDTIME_HOURS).ok_or_else(|| {
+                format!("error, invalid seedtime: {hours}. Allowed: whole hours from 0 to {MAX_SEEDTIME_HOURS}.")
+            })?;
+        let tracker = match r.tracker.as_str() {
+            "" => config.tracker.clone().unwrap_or_default(),
+            given => tracker_url(given).ok_or_else(|| format!("error, invalid tracker: {given}. Allowed: {TRACKER_ALLOWED}."))?,
+        };
+        if !r.obsurl.is_empty() && ObsUrl::parse_with_key(&r.obsurl).is_none() {
+            return Err(format!("error, invalid obsurl: {}. Allowed: {OBS_URL_ALLOWED}.", r.obsurl));
+        }
+        if !r.endpoint.is_empty() && ObsEndpoint::parse(&r.endpoint).is_none() {
+            return Err(format!("error, invalid endpoint: {}. Allowed: {OBS_ENDPOINT_ALLOWED}.", r.endpoint));
+        }
+        Ok(GenerationOrder {
+            dcppath: store.join(name.as_str()),
+            taskfile,
+            name,
+            basesubdir,
+            ratio: ratio.to_string(),
+            policy: policy.to_string(),
+            tracker,
+            seedtime_hours,
+            datasource: or(&r.datasource, config.datasource.to_string()),
+            obsurl: r.obsurl.clone(),
+            ak: r.ak.clone(),
+            sk: r.sk.clone(),
+            endpoint: r.endpoint.clone(),
+            deloldtorrent: r.deloldtorrent,
+        })
+    }
+
+    pub async fn taskfilesquery(&self, dcppath: &str, taskfile: &str) -> QueryReply {
+        let reply = |ok, status, desc: String| QueryReply { ok, status, desc };
+        let given = dcppath.trim_end_matches('/');
+        let Some(found) = locate(given) else {
+            return reply(false, "error", format!("not exist {given} "));
+        };
+        let job = match self.store.generation(&found.display().to_string(), taskfile).await {
+            Ok(job) => job.filter(|g| g.taskfile == taskfile || g.state.is_live()),
+            Err(fault) => return reply(false, "error", failed(&fault).desc),
+        };
+        match job.as_ref().map(|g| g.state) {
+            Some(GenerationState::Queued | GenerationState::Running) => {
+                return reply(true, "unfinished", "process making seed ".into());
+            }
+            Some(GenerationState::Failed) => return reply(false, "error", job.map(|g| g.error).unwrap_or_default()),
+            _ => {}
+        }
+        if !Path::new(taskfile).exists() {
+            return reply(true, "unfinished", "no make seed process and not found task.json.".into());
+        }
+        match super::read_task_file(taskfile).await.map(|bytes| TaskFile::parse(&bytes)) {
+            Ok(Ok(_)) => reply(true, "finished", "succeed!".into()),
+            _ => reply(false, "error", format!("open json file error: {taskfile} ")),
+        }
+    }
+}
+
+/// A package by the path a client gives; some write it without `/dcps` (protocol section 17, 25).
+fn locate(given: &str) -> Option<PathBuf> {
+    let path = Path::new(given);
+    if given.is_empty() || !path.is_absolute() || given.split('/').any(|p| p == "..") {
+        return None;
+    }
+    let with_dcps = || Some(path.parent()?.join("dcps").join(path.file_name()?));
+    [Some(path.to_owned()), with_dcps()].into_iter().flatten().find(|p| p.exists())
+}

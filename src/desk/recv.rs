@@ -1,0 +1,246 @@
+//! `recv` (protocol section 3.2): start the reception of a task.
+
+use super::send::{legs_of, new_files, parse_error, schedules_of};
+use super::torrents::{TorrentKind, mismatch, torrent_kind};
+use super::{Desk, Reply, failed, open_error, read_task_file};
+use crate::config::Config;
+use crate::model::ids::TaskName;
+use crate::model::ratio::{second_allocation, sizes_by_method};
+use crate::model::span::{Method, Span};
+use crate::model::task::{NodeType, Role, TaskState};
+use crate::model::task_file::TaskFile;
+use crate::package::scan::is_unchanged;
+use crate::store::events::Level;
+use crate::store::library::LibraryFile;
+use crate::store::tasks::{NewSpan, NewTask, TaskRow};
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+impl Desk {
+    /// `reactive`: the raw text, `None` when absent (default false).
+    pub async fn recv(&self, taskfile: &str, reactive: Option<&str>) -> Reply {
+        let reactive = match reactive.unwrap_or("false") {
+            "" | "false" => false,
+            "true" => true,
+            _ => return Reply::err("reactive parameter input error "),
+        };
+        self.take_in(taskfile, reactive, "api").await
+    }
+
+    /// The common part of `recv` and a file dropped into the queue directory.
+    pub(super) async fn take_in(&self, taskfile: &str, reactive: bool, actor: &str) -> Reply {
+        let bytes = match read_task_file(taskfile).await {
+            Ok(bytes) => bytes,
+            Err(e) => return Reply::err(format!("open json file error:{}", open_error(taskfile, &e))),
+        };
+        let task = match TaskFile::parse(&bytes) {
+            Ok(task) => task,
+            Err(e) => return Reply::err(parse_error(&e, taskfile)),
+        };
+        let name = match TaskName::from_path(taskfile) {
+            Ok(name) => name,
+            Err(e) => return Reply::err(format!("error, {e}")),
+        };
+        let _one = self.admission.lock().await;
+        let old = match self.store.task_by_name(Role::Recv, &name).await {
+            Ok(old) => old,
+            Err(fault) => return failed(&fault),
+        };
+        let cacher = self.config.current().servertype == NodeType::Cacher;
+        let again = match self.admit_recv(&name, old.as_ref(), reactive, cacher) {
+            Ok(again) => again,
+            Err(refused) => return refused,
+        };
+        if cacher && let Some(row) = old.as_ref().filter(|r| r.state == TaskState::Downloading) {
+            return self.prolong(row, &task, taskfile).await;
+        }
+        let plan = match self.plan_recv(&name, task, taskfile, cacher).await {
+            Ok(plan) => plan,
+            Err(text) => return Reply::err(text),
+        };
+        let everything_local = plan.legs.is_empty();
+        let total = plan.bytes_total;
+        let (local, to_fetch) = (plan.bytes_local, plan.legs.iter().map(|(_, n)| n).sum::<u64>());
+        let accepted = match self.accept_recv(plan, old).await {
+            Ok(row) => row,
+            Err(fault) => return failed(&fault),
+        };
+        self.export(&accepted).await;
+        self.remove_original(taskfile, &accepted);
+        let text = format!("accepted ({actor}): {total} bytes, {local} in the library, {to_fetch} to fetch");
+        self.event(Level::Info, "recv", name.as_str(), &text).await;
+        self.nudge.notify_one();
+        Reply::ok(match (again, everything_local) {
+            (false, false) => "succeed!",
+            (true, false) => "same name task downloaded, to download again.",
+            (false, true) => "all localsamefiles existed copy and finished, succeed!",
+            (true, true) => "same name task downloaded, all localsamefiles existed copy and finished, succeed!",
+        })
+    }
+
+    /// What an older task of the same name means. `Ok(true)`: it was downloaded before and is downloaded again.
+    fn admit_recv(&self, name: &TaskName, old: Option<&TaskRow>, reactive: bool, cacher: bool) -> Result<bool, Reply> {
+        let Some(row) = old else { return Ok(false) };
+        let place = self.dirs.path(Role::Recv, row.state, name);
+        match row.state {
+            TaskState::Queues => Err(Reply::err(format!("same taskfile in queues:{}", place.display()))),
+            TaskState::Downloading if !reactive => Err(Reply::err(format!("same taskfile in downloading:{}", place.display()))),
+            TaskState::Downloaded => Ok(!cacher),
+            TaskState::History => Ok(!cacher && row.reason.is_empty()),
+            _ => Ok(false),
+        }
+    }
+
+    /// A cacher's running task: `reactive` prolongs the seed time.
+    async fn prolong(&self, row: &TaskRow, task: &TaskFile, taskfile: &str) -> Reply {
+        let until = self.clock.now_ms().saturating_add(task.seed_ms());
+        if let Err(fault) = self.store.set_seed_until(row.id, until).await {
+            return failed(&fault);
+        }
+        self.remove_original(taskfile, row);
+        self.event(Level::Info, "recv", row.name.as_str(), "seed time prolonged").await;
+        Reply::ok(format!("reactive cacher bt seeding with taskfile:{}", row.name))
+    }
+
+    /// A row that is at work or broke off, and still means the same files, keeps what it has on disk.
+    async fn accept_recv(&self, plan: NewTask, old: Option<TaskRow>) -> Result<TaskRow, crate::error::Fault> {
+        let now = self.clock.now_ms();
+        if let Some(row) = old.filter(|r| matches!(r.state, TaskState::Downloading | TaskState::DownloadError)) {
+            let known = self.store.task_files(row.id).await?;
+            let same = known.len() == plan.files.len()
+                && known.iter().zip(&plan.files).all(|(a, b)| a.path == b.path && a.size == b.size && a.sha1 == b.sha1);
+            if same {
+                self.store.resume_task(row.id, &plan, now).await?;
+                return self.store.task(row.id).await?.ok_or_else(|| crate::error::Fault::local("the task vanished"));
+            }
+        }
+        let id = self.store.accept_task(&plan, now).await?;
+        self.store.task(id).await?.ok_or_else(|| crate::error::Fault::local("the task vanished"))
+    }
+
+    /// The task file is moved, not copied: what was accepted lies in the state's directory.
+    fn remove_original(&self, taskfile: &str, row: &TaskRow) {
+        if Path::new(taskfile) != self.dirs.path(Role::Recv, row.state, &row.name) {
+            let _ = std::fs::remove_file(taskfile);
+        }
+    }
+
+    /// Checks, dedupe, second allocation, torrent: everything that the reply has to know.
+    async fn plan_recv(&self, name: &TaskName, mut task: TaskFile, path: &str, cacher: bool) -> Result<NewTask, String> {
+        let config = self.config.current();
+        let planned = task.spans_by_method();
+        let store_path = config.dcps_dir(&task.basesubdir).join(task.name.as_str());
+        let torrent = self.torrent_for(&task, &planned, cacher).await?;
+        let local = if cacher || !config.avoidrepeat { vec![None; task.files.len()] } else { self.find_local(&task).await? };
+        let at_hand: Vec<bool> = local.iter().map(Option::is_some).collect();
+        let is_local = |file: u32| at_hand.get(file as usize).copied().unwrap_or(false);
+        let kept = if cacher {
+            planned.iter().copied().filter(|(_, m)| *m == Method::Bt).collect()
+        } else {
+            second_allocation(&planned, is_local, task.ratio, task.cdn.url.is_some())
+        };
+        let to_fetch: u64 = kept.iter().map(|(s, _)| s.len).sum();
+        let bytes_local: u64 = task.files.iter().zip(&local).filter(|(_, l)| l.is_some()).map(|(f, _)| f.size).sum();
+        if cacher && to_fetch == 0 {
+            return Err("total files size equal 0".into());
+        }
+        if !cacher && to_fetch.checked_add(bytes_local) != Some(task.size) {
+            return Err(format!("totalsize != all lists2 sum + localsamesize : {path}"));
+        }
+        task.receivetime = self.task_time();
+        task.finishedtime.clear();
+        task.local_same = task.files.iter().zip(&local).filter(|(_, l)| l.is_some()).map(|(f, _)| f.path.clone()).collect();
+        task.list_sizes2 = Some(sizes_by_method(&kept));
+        let mut new = NewTask {
+            role: Role::Recv,
+            name: name.clone(),
+            package: task.name.clone(),
+            basesubdir: task.basesubdir.clone(),
+            policy: task.policy,
+            ratio: task.ratio.to_string(),
+            bytes_total: if cacher { to_fetch } else { task.size },
+            bytes_local,
+            document: task.to_json(),
+            torrent,
+            store_path,
+            files: new_files(&task),
+            spans: Vec::new(),
+            legs: Vec::new(),
+            schedules: schedules_of(&config, &task),
+            seed_until: cacher.then(|| self.clock.now_ms().saturating_add(task.seed_ms())),
+        };
+        for (f, l) in new.files.iter_mut().zip(local) {
+            f.local_source = l.map(|l| l.path);
+        }
+        new.spans = spans_for(&planned, &kept, is_local, cacher);
+        new.legs = legs_of(&new.spans);
+        if cacher {
+            keep_only_spanned(&mut new);
+        }
+        Ok(new)
+    }
+
+    async fn torrent_for(&self, task: &TaskFile, planned: &[(Span, Method)], cacher: bool) -> Result<Option<Vec<u8>>, String> {
+        if !planned.iter().any(|(_, m)| *m == Method::Bt) {
+            return if cacher { Err("total files size equal 0".into()) } else { Ok(None) };
+        }
+        let (url, what) = match torrent_kind(task) {
+            Some(TorrentKind::Part) => (task.bt.tmpurl.as_deref(), "tmptorrent"),
+            _ => (task.bt.url.as_deref(), "torrent"),
+        };
+        let Some(url) = url else {
+            return Err(match what {
+                "tmptorrent" => "need tmptorrent and found bt.tmpurl is empty.".into(),
+                _ => format!("could not download {what} from "),
+            });
+        };
+        let bytes = self.fetch_torrent(url).await.map_err(|fault| {
+            tracing::warn!(%fault, detail = fault.detail, url, "cannot fetch a torrent");
+            format!("could not download {what} from {url}")
+        })?;
+        if let Some(difference) = mismatch(task, &bytes) {
+            tracing::warn!(url, difference, "the torrent does not match the task");
+            return Err(format!("taskfile btlist is not equal torrent content, check taskfile or tmp torrent: {url}"));
+        }
+        Ok(Some(bytes))
+    }
+
+    /// For each file, a library file with the same digest and size that still looks as it was hashed.
+    async fn find_local(&self, task: &TaskFile) -> Result<Vec<Option<LibraryFile>>, String> {
+        let wanted: Vec<_> = task.files.iter().map(|f| (f.sha1, f.size)).collect();
+        let found = self.store.find_same(&wanted).await.map_err(|f| failed(&f).desc)?;
+        tokio::task::spawn_blocking(move || {
+            found.into_iter().map(|f| f.filter(|f| f.size > 0 && is_unchanged(&f.path, f.size, f.mtime_ns, f.inode))).collect()
+        })
+        .await
+        .map_err(|e| format!("error, looking at the library failed: {e}"))
+    }
+}
+
+/// Where a task's package will lie: the plan of the node decides (protocol sections 6 and 10).
+pub fn store_path(config: &Config, task: &TaskFile) -> PathBuf {
+    config.dcps_dir(&task.basesubdir).join(task.name.as_str())
+}
+
+fn spans_for(planned: &[(Span, Method)], kept: &[(Span, Method)], is_local: impl Fn(u32) -> bool, cacher: bool) -> Vec<NewSpan> {
+    let kept: std::collections::HashMap<(u32, u64), Method> = kept.iter().map(|(s, m)| ((s.file, s.offset), *m)).collect();
+    planned
+        .iter()
+        .filter(|(_, m)| !cacher || *m == Method::Bt)
+        .map(|(span, planned)| {
+            let method =
+                if is_local(span.file) { None } else { Some(kept.get(&(span.file, span.offset)).copied().unwrap_or(*planned)) };
+            NewSpan { span: *span, method, planned: *planned }
+        })
+        .collect()
+}
+
+/// A cacher holds the files of the bt part only; the indexes of the file list stay as they are in the task.
+fn keep_only_spanned(new: &mut NewTask) {
+    let wanted: HashSet<u32> = new.spans.iter().map(|s| s.span.file).collect();
+    for (n, f) in (0u32..).zip(&mut new.files) {
+        if !wanted.contains(&n) {
+            f.local_source = None;
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! `send` (protocol section 3.1): start the distribution of a task that gentask has made.
+
+use super::torrents::{TorrentKind, mismatch, torrent_kind};
+use super::{Desk, Reply, failed, open_error, read_task_file};
+use crate::config::Config;
+use crate::error::Fault;
+use crate::model::ids::TaskName;
+use crate::model::span::Method;
+use crate::model::task::{LegState, Role, TaskState};
+use crate::model::task_file::{Kind, TaskFile, TaskFileError};
+use crate::package::documents::{PackageDocuments, Verdict};
+use crate::package::paths;
+use crate::store::events::Level;
+use crate::store::tasks::{NewFile, NewSpan, NewTask, TaskRow};
+use std::path::{Path, PathBuf};
+
+impl Desk {
+    /// `reactive`: the raw text, `None` when absent (default true).
+    pub async fn send(&self, taskfile: &str, reactive: Option<&str>) -> Reply {
+        let reactive = match reactive.unwrap_or("true") {
+            "" | "true" => true,
+            "false" => false,
+            _ => return Reply::err("reactive parameter input error "),
+        };
+        let bytes = match read_task_file(taskfile).await {
+            Ok(bytes) => bytes,
+            Err(e) => return Reply::err(format!("open json file error:{}", open_error(taskfile, &e))),
+        };
+        let mut task = match TaskFile::parse(&bytes) {
+            Ok(task) => task,
+            Err(e) => return Reply::err(parse_error(&e, taskfile)),
+        };
+        let name = match TaskName::from_path(taskfile) {
+            Ok(name) => name,
+            Err(e) => return Reply::err(format!("error, {e}")),
+        };
+        let _one = self.admission.lock().await;
+        let (reply, old) = match self.admit_send(&name, &task, reactive).await {
+            Ok(admitted) => admitted,
+            Err(refused) => return refused,
+        };
+        task.sendtime = self.task_time();
+        let torrent = match self.check_package(&task).await {
+            Ok(torrent) => torrent,
+            Err(text) => return Reply::err(text),
+        };
+        let new = new_send(&self.config.current(), &name, &task, torrent, self.clock.now_ms());
+        let accepted = match self.store.accept_task(&new, self.clock.now_ms()).await {
+            Ok(id) => self.store.task(id).await,
+            Err(fault) => return failed(&fault),
+        };
+        if let Ok(Some(row)) = accepted {
+            self.export(&row).await;
+        }
+        if Path::new(taskfile).parent() == Some(&self.dirs.tmp(Role::Send)) {
+            let _ = std::fs::remove_file(taskfile); // moved: it lies in queues now
+        }
+        let again = if old.is_some() { " (again)" } else { "" };
+        self.event(Level::Info, "send", name.as_str(), &format!("accepted{again}: {} bytes, {}", task.size, task.ratio)).await;
+        self.nudge.notify_one();
+        reply
+    }
+
+    /// The decision table of section 3.1.
+    async fn admit_send(&self, name: &TaskName, task: &TaskFile, reactive: bool) -> Result<(Reply, Option<TaskRow>), Reply> {
+        let old = self.store.task_by_name(Role::Send, name).await.map_err(|f| failed(&f))?;
+        let Some(row) = old else { return Ok((Reply::ok("succeeded!"), None)) };
+        let place = self.dirs.path(Role::Send, row.state, name);
+        match row.state {
+            TaskState::Queues => Err(Reply::err(format!("same taskfile in queues:{}", place.display()))),
+            TaskState::Uploading => Err(Reply::err(format!("same taskfile in uploading:{}", place.display()))),
+            _ => {
+                let legs = self.store.legs(row.id).await.map_err(|f| failed(&f))?;
+                let seeding = row.state == TaskState::Uploaded
+                    && legs.iter().any(|l| l.method == Method::Bt && l.state == LegState::Running);
+                let torrent = torrent_name(task);
+                match (seeding, reactive) {
+                    (true, false) => Err(Reply::err(format!(
+                        "exisited same name ct torrent bt process, send task failed: {torrent} in {name} "
+                    ))),
+                    (true, true) => Ok((Reply::ok("restarted same name bt process, succeed!"), Some(row))),
+                    (false, _) => Ok((Reply::ok("succeeded!"), Some(row))),
+                }
+            }
+        }
+    }
+
+    /// The package is still what the task says; the torrent that the ratio needs is there and agrees. Returns the torrent.
+    async fn check_package(&self, task: &TaskFile) -> Result<Option<Vec<u8>>, String> {
+        let config = self.config.current();
+        let root = package_path(&config, task);
+        let torrent = torrent_kind(task).map(|kind| match kind {
+            TorrentKind::Full => paths::full_torrent(&config.dcps_dir(&task.basesubdir), &task.name),
+            TorrentKind::Part => paths::part_torrent(&config.dcps_tmp_dir(&task.basesubdir), &task.name),
+        });
+        let task = task.clone();
+        tokio::task::spawn_blocking(move || {
+            let bytes = match torrent {
+                None => None,
+                Some(path) => {
+                    let bytes = std::fs::read(&path)
+                        .map_err(|_| format!("not found torrent:{} pls re generate task and torrent. ", path.display()))?;
+                    if let Some(difference) = mismatch(&task, &bytes) {
+                        return Err(format!(
+                            "taskfile btlist is not equal torrent content, check taskfile or tmp torrent: {}: {difference}",
+                            path.display()
+                        ));
+                    }
+                    Some(bytes)
+                }
+            };
+            check_sizes(&root, &task)?;
+            check_documents(&root, &task).map_err(|f| format!("error, {}", f.message))?;
+            Ok(bytes)
+        })
+        .await
+        .unwrap_or_else(|e| Err(format!("error, checking the package failed: {e}")))
+    }
+}
+
+/// What a task file that cannot be used says to the client.
+pub(super) fn parse_error(e: &TaskFileError, path: &str) -> String {
+    match e {
+        TaskFileError::NotJson(_) => format!("invalid json format:{path}"),
+        TaskFileError::TotalZero => format!("total files size equal 0 :{path}"),
+        TaskFileError::ListsSum { .. } => format!("totalsize != all lists sum : {path}"),
+        bad @ TaskFileError::Bad { .. } => format!("error, invalid task file {path}: {bad}"),
+    }
+}
+
+fn torrent_name(task: &TaskFile) -> String {
+    match torrent_kind(task) {
+        Some(TorrentKind::Part) => format!("{}-tmp.torrent", task.name),
+        _ => format!("{}.torrent", task.name),
+    }
+}
+
+/// Where a sender keeps the package of a task.
+fn package_path(config: &Config, task: &TaskFile) -> PathBuf {
+    config.dcps_dir(&task.basesubdir).join(task.name.as_str())
+}
+
+fn check_sizes(root: &Path, task: &TaskFile) -> Result<(), String> {
+    for f in &task.files {
+        let path = if task.kind == Kind::File { root.to_owned() } else { f.path.under(root) };
+        match path.symlink_metadata() {
+            Ok(m) if m.is_file() && m.len() == f.size => {}
+            Ok(m) => {
+                return Err(format!(
+                    "error, {} has {} bytes and the task says {}: the package changed, run gentask again.",
+                    path.display(),
+                    m.len(),
+                    f.size
+                ));
+            }
+            Err(e) => {
+                return Err(format!(
+                    "error, {}: the package changed, run gentask again.",
+                    open_error(&path.display().to_string(), &e)
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_documents(root: &Path, task: &TaskFile) -> Result<(), Fault> {
+    if task.kind == Kind::File {
+        return Ok(());
+    }
+    let Some(documents) = PackageDocuments::read(root)? else { return Ok(()) };
+    let files: Vec<_> = task.files.iter().map(|f| (f.path.clone(), f.size, f.sha1)).collect();
+    let verdict = Verdict::of(&documents.compare(&files));
+    if verdict.ok {
+        return Ok(());
+    }
+    Err(Fault::permanent(format!(
+        "{} does not match its packing list: {}. Repair the package and run gentask again.",
+        root.display(),
+        verdict.text
+    )))
+}
+
+fn new_send(config: &Config, name: &TaskName, task: &TaskFile, torrent: Option<Vec<u8>>, now_ms: i64) -> NewTask {
+    let spans: Vec<NewSpan> =
+        task.spans_by_method().into_iter().map(|(span, m)| NewSpan { span, method: Some(m), planned: m }).collect();
+    NewTask {
+        role: Role::Send,
+        name: name.clone(),
+        package: task.name.clone(),
+        basesubdir: task.basesubdir.clone(),
+        policy: task.policy,
+        ratio: task.ratio.to_string(),
+        bytes_total: task.size,
+        bytes_local: 0,
+        document: task.to_json(),
+        torrent,
+        store_path: package_path(config, task),
+        files: new_files(task),
+        legs: legs_of(&spans),
+        spans,
+        schedules: schedules_of(config, task),
+        seed_until: Some(now_ms.saturating_add(task.seed_ms())),
+    }
+}
+
+pub(super) fn new_files(task: &TaskFile) -> Vec<NewFile> {
+    task.files.iter().map(|f| NewFile { path: f.path.clone(), size: f.size, sha1: f.sha1, local_source: None }).collect()
+}
+
+/// One leg for every method that has a span, with its bytes.
+pub(super) fn legs_of(spans: &[NewSpan]) -> Vec<(Method, u64)> {
+    Method::ALL
+        .into_iter()
+        .filter(|m| spans.iter().any(|s| s.method == Some(*m)))
+        .map(|m| (m, spans.iter().filter(|s| s.method == Some(m)).map(|s| s.span.len).sum()))
+        .collect()
+}
+
+/// The task's windows, else the node's own.
+pub(super) fn schedules_of(config: &Config, task: &TaskFile) -> Vec<(Method, String)> {
+    let own = [&config.bttime, &config.obstime, &config.cdntime];
+    Method::ALL
+        .into_iter()
+        .zip(own)
+        .filter(|_| task.policy == crate::model::task::Policy::Priortime)
+        .map(|(m, own)| (m, task.windows(m).unwrap_or(own).to_string()))
+        .collect()
+}
