@@ -1,1 +1,206 @@
-//! app
+//! Wiring: what a process is made of, and the order of start and stop.
+//!
+//! Start: configuration, log, database, BitTorrent engine, listening sockets, conductor. A thing that cannot work is said
+//! before anything runs. Stop: no new requests, then legs drain and sync within a deadline, then the database closes; the
+//! verdict is logged.
+
+use crate::api::{self, ApiOptions};
+use crate::clock::Clock;
+use crate::config::{Config, ConfigHandle};
+use crate::desk::{Desk, intake};
+use crate::error::Fault;
+use crate::model::task::{NodeType, Role};
+use crate::store::Store;
+use crate::store::events::Level;
+use crate::telemetry;
+use crate::transport::bt::{BtEngine, EngineOptions};
+use crate::transport::limit::Limiter;
+use crate::views::TaskDirs;
+use crate::web::origin::origin;
+use crate::web::tracker::{TrackerOptions, TrackerState, tracker};
+use crate::work::Node;
+use crate::work::conductor::Conductor;
+use poem::listener::{Acceptor, Listener, TcpAcceptor, TcpListener};
+use poem::{Endpoint, IntoResponse, Route, Server};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Open files that a node with many tasks and peers may need.
+const OPEN_FILES: u64 = 65_536;
+
+/// Runs the daemon until SIGTERM or SIGINT. `console`: the log goes to the terminal.
+pub async fn serve(config_path: &Path, console: bool) -> Result<(), Fault> {
+    let (handle, warnings) = ConfigHandle::load(config_path).map_err(|e| Fault::permanent(e.to_string()))?;
+    let config = handle.current();
+    let _log = telemetry::init((!console).then_some(config.logdir.as_path()), console, config.loglevel.as_str());
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    raise_open_files();
+    let stop = CancellationToken::new();
+    let app = App::start(handle, stop.clone()).await?;
+    tracing::info!(role = %config.servertype, listen = %config.listen, version = env!("CARGO_PKG_VERSION"), "bftv2 is up");
+    let why = signal().await?;
+    tracing::info!("{why}: stopping");
+    stop.cancel();
+    app.stopped(config.stoptimeout).await
+}
+
+/// A running node.
+struct App {
+    store: Store,
+    bt: Arc<BtEngine>,
+    conductor: JoinHandle<bool>,
+    others: Vec<JoinHandle<()>>,
+}
+
+impl App {
+    async fn start(handle: ConfigHandle, stop: CancellationToken) -> Result<Self, Fault> {
+        let config = handle.current();
+        let dirs = TaskDirs { sender: config.sender_dir(), receiver: config.receiver_dir() };
+        let roles: &[Role] = if config.servertype == NodeType::Sender { &[Role::Send, Role::Recv] } else { &[Role::Recv] };
+        dirs.create(roles)?;
+        make_stores(&config)?;
+        let store = Store::open(&config.database).await?;
+        let options = EngineOptions {
+            upload_bps: config.btuprate,
+            download_bps: config.btrate,
+            ..EngineOptions::new(config.btlisten, config.transfer_dir().join("engine"))
+        };
+        let bt = BtEngine::start(options).await?;
+        let clock = Clock::real();
+        let node = Arc::new(Node {
+            store: store.clone(),
+            config: handle.clone(),
+            clock: clock.clone(),
+            dirs: dirs.clone(),
+            bt: Arc::clone(&bt),
+            limiters: [Limiter::new(config.btrate), Limiter::new(config.obsrate), Limiter::new(config.cdnrate)],
+            nudge: Arc::default(),
+        });
+        let http = reqwest::Client::builder()
+            .connect_timeout(Duration::from_secs(5))
+            .redirect(reqwest::redirect::Policy::limited(5))
+            .no_proxy()
+            .build()
+            .map_err(|e| Fault::local(format!("no HTTP client: {e}")))?;
+        let desk = Arc::new(Desk {
+            store: store.clone(),
+            config: handle,
+            clock,
+            dirs,
+            nudge: Arc::clone(&node.nudge),
+            http,
+            admission: tokio::sync::Mutex::default(),
+        });
+        let mut others = serve_web(&config, &stop).await?;
+        let token = (!config.token.is_empty()).then(|| config.token.reveal().to_owned());
+        let service = api::service(Arc::clone(&desk) as _, ApiOptions { token, ..ApiOptions::default() });
+        others.push(listen(config.listen, "listen", service, &stop).await?);
+        others.push(tokio::spawn(intake::watch(desk, stop.clone())));
+        let started = format!("version {}, {}", env!("CARGO_PKG_VERSION"), config.servertype);
+        node.event(Level::Info, "start", "", &started).await;
+        let conductor = tokio::spawn(Conductor::new(node).run(stop, config.stoptimeout));
+        Ok(Self { store, bt, conductor, others })
+    }
+
+    /// Waits for the end of everything and says how it went.
+    async fn stopped(self, deadline: Duration) -> Result<(), Fault> {
+        let drained = self.conductor.await.unwrap_or(false);
+        for other in self.others {
+            let _ = tokio::time::timeout(Duration::from_secs(2), other).await;
+        }
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.bt.stop()).await;
+        self.store.close().await;
+        if drained {
+            tracing::info!("stopped: everything that was received is recorded");
+            return Ok(());
+        }
+        tracing::error!(
+            seconds = deadline.as_secs(),
+            "not drained in time: the last seconds of transfer are repeated at the next start"
+        );
+        Err(Fault::local(format!("the stop took longer than {} s; nothing accepted is lost", deadline.as_secs())))
+    }
+}
+
+/// The origin and the tracker, where they are configured.
+async fn serve_web(config: &Config, stop: &CancellationToken) -> Result<Vec<JoinHandle<()>>, Fault> {
+    let mut out = Vec::new();
+    if let Some(addr) = config.weblisten {
+        let routes = Route::new().nest("/dcp", origin(config.basedatapath.clone()));
+        out.push(listen(addr, "weblisten", routes, stop).await?);
+    }
+    if let Some(addr) = config.trackerlisten {
+        out.push(listen(addr, "trackerlisten", tracker(Arc::new(TrackerState::new(TrackerOptions::default()))), stop).await?);
+    }
+    Ok(out)
+}
+
+/// Serves an endpoint on an address until stopped. The socket is open when this returns.
+pub async fn listen<E>(addr: SocketAddr, key: &str, endpoint: E, stop: &CancellationToken) -> Result<JoinHandle<()>, Fault>
+where
+    E: Endpoint + 'static,
+    E::Output: IntoResponse,
+{
+    let refused = |e: std::io::Error| Fault::local(format!("cannot listen on {addr} (configuration key {key}): {e}"));
+    let acceptor: TcpAcceptor = TcpListener::bind(addr).into_acceptor().await.map_err(refused)?;
+    tracing::info!(key, addr = ?acceptor.local_addr().first().map(ToString::to_string), "listening");
+    let stop = stop.clone();
+    Ok(tokio::spawn(async move {
+        let server = Server::new_with_acceptor(acceptor);
+        if let Err(e) = server.run_with_graceful_shutdown(endpoint, stop.cancelled_owned(), Some(Duration::from_secs(1))).await {
+            tracing::error!(error = %e, "a server ended");
+        }
+    }))
+}
+
+/// Directories that must be there, and on one file system: finishing a package is a rename.
+fn make_stores(config: &Config) -> Result<(), Fault> {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut dirs = vec![config.basedatapath.clone(), config.transfer_dir().join("stage"), config.transfer_dir().join("engine")];
+    if let Some(subdir) = config.basesubdir.as_ref().filter(|_| config.servertype == NodeType::Sender) {
+        dirs.extend([config.dcps_dir(subdir), config.dcps_tmp_dir(subdir)]);
+    }
+    for dir in &dirs {
+        std::fs::create_dir_all(dir).map_err(|e| crate::error::io_fault("cannot make the directory", dir, &e))?;
+    }
+    let device = |p: &Path| std::fs::metadata(p).map(|m| m.dev());
+    if let (Ok(store), Ok(transfer)) = (device(&config.basedatapath), device(&config.transfer_dir()))
+        && store != transfer
+        && config.servertype != NodeType::Cacher
+    {
+        tracing::warn!(
+            store = %config.basedatapath.display(),
+            transfer = %config.transfer_dir().display(),
+            "the store and the transfer area are on different file systems: receiving will fail at the end; put both on one"
+        );
+    }
+    Ok(())
+}
+
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    let wanted = now.maximum.map_or(OPEN_FILES, |max| max.min(OPEN_FILES));
+    if now.current.is_some_and(|c| c < wanted)
+        && let Err(e) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: now.maximum })
+    {
+        tracing::warn!(error = %e, "cannot raise the limit of open files");
+    }
+}
+
+async fn signal() -> Result<&'static str, Fault> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let refused = |e: std::io::Error| Fault::local(format!("cannot listen for signals: {e}"));
+    let mut term = signal(SignalKind::terminate()).map_err(refused)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(refused)?;
+    Ok(tokio::select! {
+        _ = term.recv() => "SIGTERM",
+        _ = int.recv() => "SIGINT",
+    })
+}
