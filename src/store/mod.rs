@@ -11,6 +11,7 @@ pub mod generations;
 pub mod legs;
 pub mod library;
 pub mod samples;
+pub mod shell;
 pub mod task_files;
 pub mod tasks;
 pub mod torrents;
