@@ -1,3 +1,167 @@
+<<<<<<< HEAD
 //! cli
 
 pub mod sample_dcp;
+=======
+//! The command line: one file per command. A command parses, calls, prints, and ends with an exit code of [`exit`].
+//!
+//! The client commands go through the HTTP interface alone, even on the service's own machine: what works here works for
+//! a theatre management system, and nothing but the service ever writes its database.
+
+pub mod amount;
+pub mod bars;
+mod cancel;
+mod check;
+pub mod client;
+mod cprogress;
+mod demo;
+pub mod exit;
+pub mod follow;
+mod gentask;
+mod openapi;
+mod progress;
+mod query;
+mod recv;
+mod sample_dcp;
+mod send;
+mod serve;
+mod service;
+mod sql;
+mod tracker;
+mod uprogress;
+mod version;
+
+use crate::config::Config;
+use clap::{CommandFactory, Parser, Subcommand};
+use exit::{EXIT_CODES, Exit, Failure, Outcome};
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const EXAMPLES: &str = "\
+Examples:
+  bftv2 demo                                      # a whole network on this machine, in under a minute
+  bftv2 serve --config /etc/bft2/config.json      # the service
+  bftv2 gentask /data/dcp/cfec-001/dcps/film --watch
+  bftv2 send /data/sender/tmp/cfec-001-film.task.json --watch
+  bftv2 recv /data/receiver/tmp/cfec-001-film.task.json --watch";
+
+/// Carries digital cinema packages from a centre to cinemas over BitTorrent, object storage and CDN at once
+#[derive(Parser, Debug)]
+#[command(name = "bftv2", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+pub struct Cli {
+    /// The service's configuration
+    #[arg(long, global = true, value_name = "FILE", default_value = "/etc/bft2/config.json")]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Serve(serve::ServeArgs),
+    Console(serve::ConsoleArgs),
+    Demo(demo::DemoArgs),
+    Gentask(gentask::GentaskArgs),
+    Query(query::QueryArgs),
+    Send(send::SendArgs),
+    Uprogress(uprogress::UprogressArgs),
+    Recv(recv::RecvArgs),
+    Progress(progress::ProgressArgs),
+    Cprogress(cprogress::CprogressArgs),
+    Cancel(cancel::CancelArgs),
+    Check(check::CheckArgs),
+    Sql(sql::SqlArgs),
+    Openapi(openapi::OpenapiArgs),
+    SampleDcp(sample_dcp::Args),
+    Tracker(tracker::TrackerArgs),
+    Version(version::VersionArgs),
+}
+
+/// The whole process: parses the arguments, runs the command, prints what went wrong.
+pub fn main() -> ExitCode {
+    let Cli { config, command } = Cli::parse();
+    let runtime = match runtime(&command) {
+        Ok(runtime) => runtime,
+        Err(e) => return end(Err(Failure::local(format!("cannot start: {e}")))),
+    };
+    if !matches!(command, Command::Serve(_) | Command::Console(_) | Command::Demo(_) | Command::Tracker(_)) {
+        close_pipes_quietly();
+    }
+    let outcome = runtime.block_on(run(command, &config));
+    // File work that a signal cut off must not keep the process.
+    runtime.shutdown_background();
+    end(outcome)
+}
+
+/// For tests and manuals: the parser itself.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+async fn run(command: Command, config: &Path) -> Outcome {
+    match command {
+        Command::Serve(_) => serve::run(config, false).await,
+        Command::Console(_) => serve::run(config, true).await,
+        Command::Demo(args) => args.run().await,
+        Command::Gentask(args) => args.run().await,
+        Command::Query(args) => args.run().await,
+        Command::Send(args) => args.run().await,
+        Command::Uprogress(args) => args.run().await,
+        Command::Recv(args) => args.run().await,
+        Command::Progress(args) => args.run().await,
+        Command::Cprogress(args) => args.run().await,
+        Command::Cancel(args) => args.run().await,
+        Command::Check(args) => args.run().await,
+        Command::Sql(args) => args.run(config).await,
+        Command::Openapi(args) => args.run(),
+        Command::SampleDcp(args) => Ok(sample_dcp::run(args).map(|()| Exit::Ok)?),
+        Command::Tracker(args) => args.run().await,
+        Command::Version(args) => args.run().await,
+    }
+}
+
+/// The demo's processes die with the thread that started them, so it must be the main thread: one thread runs all.
+fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
+    match command {
+        Command::Serve(_) | Command::Console(_) | Command::Tracker(_) => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    }
+    .enable_all()
+    .build()
+}
+
+fn end(outcome: Outcome) -> ExitCode {
+    let exit = outcome.unwrap_or_else(|failure| {
+        eprintln!("bftv2: {failure}");
+        failure.exit
+    });
+    ExitCode::from(exit as u8)
+}
+
+/// `bftv2 sql … | head` ends like any other filter, not with a panic.
+fn close_pipes_quietly() {
+    // SAFETY: called before any other thread exists; SIG_DFL is a valid handler for SIGPIPE.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+    }
+}
+
+/// The service's configuration, for commands that need one of its paths.
+fn configuration(path: &Path) -> Result<Config, Failure> {
+    Ok(Config::load(path)?)
+}
+
+/// Resolves at Ctrl-C or SIGTERM. The handlers are in place when this returns.
+fn stop_signal() -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen = |kind| signal(kind).map_err(|e| Failure::local(format!("cannot listen for signals: {e}")));
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+>>>>>>> 4df29ed (Drive the service from the command line)

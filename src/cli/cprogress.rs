@@ -1,0 +1,30 @@
+//! `bftv2 cprogress`: what a cacher does with a task.
+
+use super::exit::{Exit, Outcome};
+use super::service::{ServiceArgs, task_name};
+use clap::Args;
+use serde_json::json;
+
+const EXAMPLES: &str = "\
+Examples:
+  bftv2 cprogress cfec-001-film
+  bftv2 cprogress cfec-001-film --url http://192.0.2.20:8191 --json";
+
+/// Ask what a cacher does with a task
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct CprogressArgs {
+    /// Name of the task file; `.task.json` may be left out
+    taskfile: String,
+    #[command(flatten)]
+    service: ServiceArgs,
+}
+
+impl CprogressArgs {
+    pub async fn run(self) -> Outcome {
+        let reply = self.service.client()?.call("cprogress", json!({"taskfile": task_name(&self.taskfile)?})).await?;
+        self.service.print(&reply, &format!("{}: {}", reply.status(), reply.desc()));
+        let fine = reply.ok && !reply.status().contains("error");
+        Ok(if fine { Exit::Ok } else { Exit::Refused })
+    }
+}
