@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Everything that must be true of a commit: format, lints, tests (the OpenAPI document's freshness among them), and the
+# checks of our own tools by other people's. As root it installs what is missing; otherwise it says what to install.
+#
+#   scripts/test.sh              all of it
+#   BFT2_DENY=1 scripts/test.sh  also install cargo-deny for the check of licences (takes minutes, once)
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+have cargo || die "cargo is missing: install Rust from https://rustup.rs"
+have cc || die "a C compiler is missing: install gcc (Debian, Ubuntu: apt-get install build-essential)"
+
+step "tools that the tests use"
+need ctorrent
+need aria2c aria2
+need sqlite3
+need_venv
+
+step "format"
+cargo fmt --check
+
+step "lints"
+cargo clippy --locked --all-targets -- -D warnings
+
+step "tests"
+cargo test --locked
+
+for check in scripts/check_sample_dcp.sh scripts/check_obs_emulator.sh; do
+    if [ -x "$check" ]; then
+        step "$check"
+        "$check"
+    fi
+done
+
+step "licences, banned crates, sources"
+if ! have cargo-deny && [ "${BFT2_DENY:-0}" = 1 ]; then
+    cargo install --locked cargo-deny
+fi
+if have cargo-deny; then
+    cargo deny --locked check licenses bans sources
+else
+    echo "skipped: cargo-deny is not installed (BFT2_DENY=1 installs it)"
+fi
+
+step "all good"
