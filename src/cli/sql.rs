@@ -44,6 +44,7 @@ pub struct SqlArgs {
     /// The database file [default: `database` of the configuration]
     #[arg(long, value_name = "FILE")]
     db: Option<PathBuf>,
+    /// How the rows are printed; json is one object a line
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
     /// Stop the query after so many seconds
