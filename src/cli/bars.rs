@@ -1,6 +1,7 @@
 //! Progress on a terminal as bars, elsewhere as a line now and then: logs of scripts stay readable, and a long transfer
 //! into a file still shows life.
 
+use super::amount::human;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::cell::Cell;
 use std::io::{IsTerminal, Write};
@@ -9,6 +10,8 @@ use std::time::{Duration, Instant};
 /// Between two plain lines of one meter.
 const PLAIN_EVERY: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(120);
+/// Before that a rate says more about the first question than about the transfer.
+const RATE_AFTER: Duration = Duration::from_secs(1);
 
 /// Where plain lines go. Bars always go to the error stream, and only when both streams are a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,12 +98,11 @@ impl Meter<'_> {
         let total = self.bar.length().unwrap_or(0);
         self.now_and_then(|| {
             let percent = if total == 0 { 100.0 } else { done as f64 * 100.0 / total as f64 };
-            format!(
-                "{} of {}, {percent:.1} %, {}/s",
-                super::amount::human(done),
-                super::amount::human(total),
-                super::amount::human(self.bar.per_sec() as u64)
-            )
+            let rate = match self.bar.elapsed() > RATE_AFTER {
+                true => format!(", {}/s", human(self.bar.per_sec() as u64)),
+                false => String::new(),
+            };
+            format!("{} of {}, {percent:.1} %{rate}", human(done), human(total))
         });
     }
 

@@ -12,9 +12,10 @@ const EXAMPLES: &str = "\
 Examples:
   bftv2 gentask /data/dcp/cfec-001/dcps/film --watch
   bftv2 gentask /data/dcp/cfec-001/dcps/film --ratio 2:1:1 --policy priortime
-  bftv2 gentask ./film --basesubdir cfec-001 --taskfile /data/sender/tmp/cfec-001-film.task.json --json
+  bftv2 gentask ./film --basesubdir cfec-001 --taskfile /data/sender/tmp/film.task.json --json
 
-The keys of the object store are taken from the environment (BFT2_OBS_AK, BFT2_OBS_SK) or the service's configuration.";
+The keys of the object store come from the environment (BFT2_OBS_AK, BFT2_OBS_SK) or, when that
+is empty, from the service's configuration.";
 
 /// Make the task file and the torrents of a package
 #[derive(Args, Debug)]

@@ -40,8 +40,8 @@ use std::process::ExitCode;
 
 const EXAMPLES: &str = "\
 Examples:
-  bftv2 demo                                      # a whole network on this machine, in under a minute
-  bftv2 serve --config /etc/bft2/config.json      # the service
+  bftv2 demo                                     # a whole network on this machine
+  bftv2 serve --config /etc/bft2/config.json     # the service
   bftv2 gentask /data/dcp/cfec-001/dcps/film --watch
   bftv2 send /data/sender/tmp/cfec-001-film.task.json --watch
   bftv2 recv /data/receiver/tmp/cfec-001-film.task.json --watch";
@@ -141,7 +141,7 @@ fn end(outcome: Outcome) -> ExitCode {
 
 /// `bftv2 sql … | head` ends like any other filter, not with a panic.
 fn close_pipes_quietly() {
-    // SAFETY: called before any other thread exists; SIG_DFL is a valid handler for SIGPIPE.
+    // SAFETY: SIG_DFL is a valid handler for SIGPIPE, and no thread of ours depends on another one.
     unsafe {
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
     }
@@ -149,7 +149,11 @@ fn close_pipes_quietly() {
 
 /// The service's configuration, for commands that need one of its paths.
 fn configuration(path: &Path) -> Result<Config, Failure> {
-    Ok(Config::load(path)?)
+    let (config, warnings) = Config::load(path).map_err(|e| Failure::local(e.to_string()))?;
+    for warning in warnings {
+        eprintln!("bftv2: {warning}");
+    }
+    Ok(config)
 }
 
 /// Resolves at Ctrl-C or SIGTERM. The handlers are in place when this returns.

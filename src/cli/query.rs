@@ -13,7 +13,7 @@ const EXAMPLES: &str = "\
 Examples:
   bftv2 query /data/dcp/cfec-001/dcps/film
   bftv2 query /data/dcp/cfec-001/dcps/film --watch && echo finished
-  bftv2 query /data/dcp/cfec-001/dcps/film --taskfile /data/sender/tmp/cfec-001-film.task.json --json";
+  bftv2 query /data/dcp/cfec-001/dcps/film --taskfile /data/sender/tmp/film.task.json --json";
 
 /// Ask whether a gentask has finished (taskfilesquery)
 #[derive(Args, Debug)]

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 const EXAMPLES: &str = "\
 Examples:
   bftv2 send /data/sender/tmp/cfec-001-film.task.json
-  bftv2 send /data/sender/tmp/cfec-001-film.task.json --watch && scp … # ready: hand the task file to the receivers
+  bftv2 send /data/sender/tmp/cfec-001-film.task.json --watch   # then hand it to the receivers
   bftv2 send /data/sender/tmp/cfec-001-film.task.json --reactive false";
 
 /// Start the distribution of a task (sender)

@@ -1,11 +1,12 @@
 //! `bftv2 tracker`: a BitTorrent tracker on its own, for centres whose sender is not to be one.
 
 use super::exit::{Exit, Failure, Outcome};
-use crate::web::tracker::{TrackerState, tracker};
+use crate::web::tracker::{TrackerOptions, TrackerState, tracker};
 use clap::Args;
 use poem::Server;
 use poem::listener::{Acceptor, Listener, TcpListener};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 const EXAMPLES: &str = "\
@@ -32,8 +33,9 @@ impl TrackerArgs {
         let address = acceptor.local_addr().into_iter().find_map(|a| a.as_socket_addr().copied()).unwrap_or(self.listen);
         println!("tracker at http://{address}/announce");
         let signal = super::stop_signal()?;
+        let state = Arc::new(TrackerState::new(TrackerOptions::default()));
         Server::new_with_acceptor(acceptor)
-            .run_with_graceful_shutdown(tracker(TrackerState::default()), signal, Some(DRAIN))
+            .run_with_graceful_shutdown(tracker(state), signal, Some(DRAIN))
             .await
             .map_err(trouble)?;
         Ok(Exit::Ok)

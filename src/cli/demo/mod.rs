@@ -10,15 +10,17 @@ mod tms;
 
 use super::amount::{human, size};
 use super::bars::{Bars, Plain};
-use super::check::verdict;
+use super::check;
 use super::exit::{Exit, Failure, Outcome};
 use crate::error::Fault;
-use crate::package::sample::{SampleOptions, make, planned_bytes};
+use crate::model::ids::Sha1;
+use crate::model::ratio::Ratio;
+use crate::model::span::Method;
+use crate::package::sample::{PackageSummary, SampleOptions, make, planned_bytes};
+use crate::package::scan::ScannedFile;
 use clap::Args;
 use network::{Network, Plan};
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -49,8 +51,8 @@ pub struct DemoArgs {
     #[arg(long, default_value = "200M", value_parser = size)]
     size: u64,
     /// Shares of bytes for bt:obs:cdn
-    #[arg(long, value_name = "A:B:C", default_value = "1:1:1")]
-    ratio: Shares,
+    #[arg(long, value_name = "A:B:C", default_value = "1:1:1", value_parser = ratio)]
+    ratio: Ratio,
     /// Where to work: an empty or new directory [default: a new one in the system's directory for temporary files]
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -62,39 +64,14 @@ pub struct DemoArgs {
     policy: String,
 }
 
-/// The ratio `bt:obs:cdn`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shares {
-    pub bt: u32,
-    pub obs: u32,
-    pub cdn: u32,
+fn ratio(text: &str) -> Result<Ratio, String> {
+    Ratio::parse(text).map_err(|e| e.to_string())
 }
 
-impl FromStr for Shares {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not a ratio: three whole numbers up to 1000, not all 0, such as 1:1:1");
-        let parts: Vec<u32> =
-            text.split(':').map(|p| p.parse().ok().filter(|n| *n <= 1000)).collect::<Option<_>>().ok_or_else(wrong)?;
-        match parts.as_slice() {
-            [0, 0, 0] => Err(wrong()),
-            [bt, obs, cdn] => Ok(Self { bt: *bt, obs: *obs, cdn: *cdn }),
-            _ => Err(wrong()),
-        }
-    }
-}
-
-impl fmt::Display for Shares {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.bt, self.obs, self.cdn)
-    }
-}
-
-impl Shares {
-    fn of(self, part: u32, size: u64) -> u64 {
-        let all = u64::from(self.bt) + u64::from(self.obs) + u64::from(self.cdn);
-        (u128::from(size) * u128::from(part) / u128::from(all.max(1))) as u64
-    }
+/// A method's part of `size` bytes.
+fn part(ratio: Ratio, method: Method, size: u64) -> u64 {
+    let all: u64 = Method::ALL.iter().map(|m| u64::from(ratio.share(*m))).sum();
+    (u128::from(size) * u128::from(ratio.share(method)) / u128::from(all.max(1))) as u64
 }
 
 /// What a delivery of `size` bytes puts on the disk.
@@ -109,9 +86,9 @@ struct Need {
 }
 
 impl Need {
-    fn new(size: u64, shares: Shares) -> Self {
-        let objects = shares.of(shares.obs, size).saturating_mul(2);
-        Self { packages: size.saturating_mul(2), objects, cache: shares.of(shares.bt, size) }
+    fn new(size: u64, ratio: Ratio) -> Self {
+        let objects = part(ratio, Method::Obs, size).saturating_mul(2);
+        Self { packages: size.saturating_mul(2), objects, cache: part(ratio, Method::Bt, size) }
     }
     fn total(&self) -> u64 {
         self.packages.saturating_add(self.objects).saturating_add(self.cache).saturating_add(SMALL_CHANGE)
@@ -135,7 +112,7 @@ impl DemoArgs {
         match result {
             Ok(_) if !self.keep => {
                 std::fs::remove_dir_all(&dir).map_err(|e| Failure::local(format!("cannot remove {}: {e}", dir.display())))?;
-                bars.say(&format!("Removed {}; with --keep it stays and the lines above work", dir.display()));
+                bars.say(&format!("Removed {}", dir.display()));
                 Ok(Exit::Ok)
             }
             Ok(_) => {
@@ -159,7 +136,8 @@ impl DemoArgs {
         check_space(dir, &need, bars)?;
         let plan = Plan::lay_out(dir, self.ratio, &self.policy)?;
         bars.say("1  A package into the sender's store");
-        let package = make_package(&plan.sender.store(), self.size, bars).await?;
+        let master = make_package(&plan.sender.store(), self.size, bars).await?;
+        let package = name_of(&master)?;
         bars.say(&format!("   {package}"));
         bars.say("2  Tracker, sender, cacher and receiver, each a process of its own");
         network.start(&plan).await?;
@@ -168,7 +146,7 @@ impl DemoArgs {
         }
         bars.say(&format!("3  gentask, send, recv; bt:obs:cdn = {}, {}", self.ratio, self.policy));
         let patience = PATIENCE + Duration::from_secs(self.size / SLOWEST_DISK);
-        let tms = Tms { plan: &plan, bars, shares: self.ratio, policy: &self.policy, patience };
+        let tms = Tms { plan: &plan, bars, ratio: self.ratio, policy: &self.policy, patience };
         let delivery = tokio::select! {
             delivery = tms.deliver(&package) => delivery,
             dead = network.watch() => Err(dead),
@@ -180,15 +158,19 @@ impl DemoArgs {
             failure
         })?;
         bars.say("4  The receiver's copy against its packing list");
-        let good = verify(&delivery, bars).await?;
+        let good = verify(&delivery, &master, bars).await?;
         bars.say(&format!(
             "\n{package}: {} in {:.1} s, {good}",
             human(delivery.timings.total),
             delivery.timings.recv.as_secs_f64()
         ));
         bars.say(&delivery.timings.table());
+        if let Some(cacher) = &delivery.cacher {
+            bars.say(&format!("  the cacher: {cacher}"));
+        }
         let seen = report::glimpse(&plan).await;
-        bars.say(&format!("\n{seen}Look around:\n{}", report::explore(&plan).trim_end()));
+        let when = if self.keep { "Look around" } else { "With --keep everything stays and these lines look around" };
+        bars.say(&format!("\n{seen}{when}:\n{}", report::explore(&plan).trim_end()));
         Ok(())
     }
 }
@@ -229,8 +211,8 @@ fn check_space(dir: &Path, need: &Need, bars: &Bars) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes a package of about `size` bytes and returns its name.
-async fn make_package(store: &Path, size: u64, bars: &Bars) -> Result<String, Failure> {
+/// Makes a package of about `size` bytes.
+async fn make_package(store: &Path, size: u64, bars: &Bars) -> Result<PackageSummary, Failure> {
     let options = SampleOptions { size: Some(size), reels: 2, seed: size, ..SampleOptions::default() };
     let meter = bars.bytes("package", planned_bytes(&options)?);
     let written = Arc::new(AtomicU64::new(0));
@@ -241,25 +223,33 @@ async fn make_package(store: &Path, size: u64, bars: &Bars) -> Result<String, Fa
         tokio::time::sleep(LOOK).await;
     }
     let made = job.await.map_err(|e| Failure::local(format!("making the package broke off: {e}")))??;
-    let first = made.packages.first().ok_or_else(|| Fault::local("no package was made"))?;
+    let first = made.packages.into_iter().next().ok_or_else(|| Fault::local("no package was made"))?;
     meter.done(&format!("{} files, {}", first.files.len(), human(first.bytes)));
-    let name = first.dir.file_name().and_then(|n| n.to_str());
+    Ok(first)
+}
+
+fn name_of(package: &PackageSummary) -> Result<String, Failure> {
+    let name = package.dir.file_name().and_then(|n| n.to_str());
     Ok(name.ok_or_else(|| Fault::local("the package has no name"))?.to_owned())
 }
 
-/// Hashes the received package once more, by other code than that which received it.
-async fn verify(delivery: &Delivery, bars: &Bars) -> Result<String, Failure> {
-    let meter = bars.work("verify");
-    meter.note("reading every file once more");
-    let dir = delivery.store.clone();
-    let job = tokio::task::spawn_blocking(move || crate::package::check(&dir));
-    let report = job.await.map_err(|e| Failure::local(format!("the check broke off: {e}")))??;
-    let (good, text) = verdict(&report);
-    meter.done(if good { "verified" } else { "FAILED" });
-    if !good {
+/// Hashes the received package once more, apart from what the receiver says of it: against its own packing list, and
+/// against what the maker of the master wrote.
+async fn verify(delivery: &Delivery, master: &PackageSummary, bars: &Bars) -> Result<String, Failure> {
+    let report = check::examine(&delivery.store, None, bars).await?;
+    if !report.verdict.ok || !same_files(&report.files, master) {
+        let text = check::human(&report);
         return Err(Failure::refused(format!("the package in {} is not what was sent:\n{text}", delivery.store.display())));
     }
-    Ok("verified against its packing list".to_owned())
+    Ok(format!("{} files verified against the packing list: {}", report.files.len(), report.verdict.text))
+}
+
+fn same_files(received: &[(ScannedFile, Sha1)], master: &PackageSummary) -> bool {
+    let mut received: Vec<_> = received.iter().map(|(f, sha1)| (f.path.as_str(), f.size, *sha1)).collect();
+    let mut made: Vec<_> = master.files.iter().map(|f| (f.path.as_str(), f.size, f.sha1)).collect();
+    received.sort_unstable();
+    made.sort_unstable();
+    received == made
 }
 
 #[cfg(test)]
@@ -267,19 +257,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ratios() {
-        assert_eq!("2:1:0".parse::<Shares>().expect("a ratio").to_string(), "2:1:0");
-        for bad in ["", "1:1", "0:0:0", "1:1:1:1", "-1:1:1", "a:b:c", "1001:1:1"] {
-            assert!(bad.parse::<Shares>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
     fn the_disk_is_asked_for_what_each_method_stores() {
-        let need = |ratio: &str| Need::new(300, ratio.parse().expect("a ratio"));
+        let need = |ratio: &str| Need::new(300, Ratio::parse(ratio).expect("a ratio"));
         assert_eq!(need("1:1:1"), Need { packages: 600, objects: 200, cache: 100 });
         assert_eq!(need("0:0:1"), Need { packages: 600, objects: 0, cache: 0 });
-        assert!(Need::new(u64::MAX, "1:1:1".parse().expect("a ratio")).total() >= u64::MAX / 2);
+        assert!(Need::new(u64::MAX, Ratio::parse("1:1:1").expect("a ratio")).total() >= u64::MAX / 2);
+    }
+
+    #[tokio::test]
+    async fn only_the_masters_own_files_are_good() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let bars = Bars::new(Plain::Error);
+        let master = make_package(dir.path(), 3_000_000, &bars).await.expect("made");
+        let delivery = Delivery { timings: Default::default(), store: master.dir.clone(), cacher: None };
+        verify(&delivery, &master, &bars).await.expect("good");
+        let other = make_package(&dir.path().join("other"), 3_100_000, &bars).await.expect("made");
+        assert!(verify(&delivery, &other, &bars).await.is_err(), "another valid package passed");
+        let track = master.files.iter().max_by_key(|f| f.size).expect("a file");
+        let file = master.dir.join(&track.path);
+        let mut bytes = std::fs::read(&file).expect("read");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&file, bytes).expect("write");
+        let e = verify(&delivery, &master, &bars).await.expect_err("a flipped byte passed");
+        assert!(e.message.contains(&track.path), "{e}");
     }
 
     #[test]

@@ -4,9 +4,9 @@
 //! dies is seen as such. They lead their own process groups, so that Ctrl-C reaches the demo alone, which then stops them
 //! in order; should the demo itself be killed, the kernel ends them.
 
-use super::Shares;
 use crate::cli::client::Client;
 use crate::cli::exit::Failure;
+use crate::model::ratio::Ratio;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
@@ -71,12 +71,10 @@ pub struct Plan {
 
 impl Plan {
     /// Picks free ports and writes the trees and configurations below `dir`.
-    pub fn lay_out(dir: &Path, shares: Shares, policy: &str) -> Result<Self, Failure> {
-        // Peers of one swarm must differ by address, as nodes in different places do.
-        let local = Ipv4Addr::LOCALHOST;
-        let bt = |last| Ipv4Addr::new(127, 0, 0, last);
-        let hosts = [local, local, local, bt(2), local, local, bt(3), local, local, bt(4), local];
-        let [tracker, web, a1, b1, c1, a2, b2, c2, a3, b3, c3] = free_ports(hosts)?;
+    pub fn lay_out(dir: &Path, ratio: Ratio, policy: &str) -> Result<Self, Failure> {
+        // One address for all: a tracker knows a peer by the address that its announce comes from, which on one machine
+        // is 127.0.0.1 for every node, whatever they listen on. The ports tell them apart.
+        let [tracker, web, a1, b1, c1, a2, b2, c2, a3, b3, c3] = free_ports()?;
         let node = |role, api, bt, console| Node { role, root: dir.join(role), api, bt, console };
         let plan = Self {
             dir: dir.to_owned(),
@@ -91,7 +89,7 @@ impl Plan {
         for node in plan.nodes() {
             make_dir(&node.store())?;
             make_dir(&node.root.join("log"))?;
-            let text = format!("{:#}\n", plan.configuration(node, shares, policy));
+            let text = format!("{:#}\n", plan.configuration(node, ratio, policy));
             fs::write(node.config(), text).map_err(|e| trouble("write", &node.config(), &e))?;
         }
         make_dir(&dir.join("tracker/log"))?;
@@ -107,7 +105,7 @@ impl Plan {
     }
 
     /// The keys of a real `config.json`, each node's own.
-    fn configuration(&self, node: &Node, shares: Shares, policy: &str) -> Value {
+    fn configuration(&self, node: &Node, ratio: Ratio, policy: &str) -> Value {
         let origin = format!("http://{}", self.web);
         let mut config = json!({
             "servertype": node.role,
@@ -119,7 +117,7 @@ impl Plan {
             "avoidrepeat": true,
             "senderid": "demo",
             "senderdomain": origin,
-            "bt-obs-cdn": shares.to_string(),
+            "bt-obs-cdn": ratio.to_string(),
             "priorpolicy": policy,
             "tracker": format!("http://{}/announce", self.tracker),
             "defaultseedtime": "1",
@@ -152,14 +150,14 @@ impl Plan {
 }
 
 /// Listeners are held until all are found, so no port comes twice.
-fn free_ports<const N: usize>(hosts: [Ipv4Addr; N]) -> Result<[SocketAddr; N], Failure> {
-    let listeners = hosts.map(|host| TcpListener::bind((host, 0)).and_then(|l| Ok((l.local_addr()?, l))));
-    let mut found = [SocketAddr::from(([0, 0, 0, 0], 0)); N];
-    for ((slot, listener), host) in found.iter_mut().zip(&listeners).zip(hosts) {
-        match listener {
-            Ok((address, _)) => *slot = *address,
-            Err(e) => return Err(Failure::local(format!("no free port on {host}: {e}"))),
-        }
+fn free_ports<const N: usize>() -> Result<[SocketAddr; N], Failure> {
+    let mut held = Vec::new();
+    let mut found = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); N];
+    for slot in &mut found {
+        let listener = TcpListener::bind(*slot).and_then(|l| Ok((l.local_addr()?, l)));
+        let (address, listener) = listener.map_err(|e| Failure::local(format!("no free port on this machine: {e}")))?;
+        *slot = address;
+        held.push(listener);
     }
     Ok(found)
 }
@@ -310,7 +308,7 @@ mod tests {
     #[test]
     fn nodes_share_no_port_and_no_directory() {
         let dir = tempfile::tempdir().expect("tempdir");
-        let plan = Plan::lay_out(dir.path(), "1:1:1".parse().expect("ratio"), "fulltime").expect("laid out");
+        let plan = Plan::lay_out(dir.path(), Ratio::parse("1:1:1").expect("ratio"), "fulltime").expect("laid out");
         let mut all: Vec<_> = plan.nodes().iter().flat_map(|n| [n.api, n.bt, n.console]).collect();
         all.extend([plan.tracker, plan.web]);
         let count = all.len();

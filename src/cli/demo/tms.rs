@@ -1,11 +1,13 @@
 //! The demo as a theatre management system: it drives the public HTTP interface and carries the task file, nothing else.
 
 use super::network::{BASESUBDIR, Node, Plan};
-use super::{Shares, report::Timings};
+use super::report::Timings;
 use crate::cli::bars::Bars;
 use crate::cli::client::{Client, Download, Reply, Upload};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::follow::{Follow, download_exit, generation_exit, upload_exit};
+use crate::model::ratio::Ratio;
+use crate::model::span::Method;
 use serde_json::json;
 use std::fs;
 use std::io::Write;
@@ -22,7 +24,7 @@ const MAX_TASK: u64 = 64 << 20;
 pub struct Tms<'a> {
     pub plan: &'a Plan,
     pub bars: &'a Bars,
-    pub shares: Shares,
+    pub ratio: Ratio,
     pub policy: &'a str,
     /// No change for so long is a failure.
     pub patience: Duration,
@@ -33,6 +35,8 @@ pub struct Delivery {
     pub timings: Timings,
     /// Where the receiver says that the package is.
     pub store: PathBuf,
+    /// What the cacher says of itself, when it has a part.
+    pub cacher: Option<String>,
 }
 
 impl Tms<'_> {
@@ -51,7 +55,7 @@ impl Tms<'_> {
         let at = self.publish(&sender, &task, &taskfile).await?;
         timings.send = started.elapsed();
 
-        if self.shares.bt > 0 {
+        if self.ratio.share(Method::Bt) > 0 {
             self.carry(&task, &at, &self.plan.cacher)?;
             self.receive(&self.plan.cacher, &task).await?;
         }
@@ -59,14 +63,23 @@ impl Tms<'_> {
         timings.start();
         self.receive(&self.plan.receiver, &task).await?;
         let store = self.follow_reception(&task, &mut timings).await?;
-        Ok(Delivery { timings, store })
+        let cacher = match self.ratio.share(Method::Bt) {
+            0 => None,
+            _ => Some(self.ask_cacher(&task).await?),
+        };
+        Ok(Delivery { timings, store, cacher })
+    }
+
+    async fn ask_cacher(&self, task: &str) -> Result<String, Failure> {
+        let reply = self.plan.cacher.client()?.call("cprogress", json!({"taskfile": task})).await?;
+        Ok(format!("{}, {}", reply.status(), reply.desc()))
     }
 
     async fn generate(&self, sender: &Client, package: &str, taskfile: &Path) -> Result<(), Failure> {
         let dcppath = self.plan.sender.store().join(package);
         let params = json!({
             "dcppath": dcppath, "taskfile": taskfile, "basesubdir": BASESUBDIR,
-            "btobscdn": self.shares.to_string(), "policy": self.policy,
+            "btobscdn": self.ratio.to_string(), "policy": self.policy,
         });
         accepted("gentask", &sender.call("gentask", params).await?)?;
         let reply = self.follow(sender).generation(&dcppath.to_string_lossy(), &taskfile.to_string_lossy()).await?;
