@@ -1,8 +1,3 @@
-<<<<<<< HEAD
-//! cli
-
-pub mod sample_dcp;
-=======
 //! The command line: one file per command. A command parses, calls, prints, and ends with an exit code of [`exit`].
 //!
 //! The client commands go through the HTTP interface alone, even on the service's own machine: what works here works for
@@ -168,4 +163,3 @@ fn stop_signal() -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
         }
     })
 }
->>>>>>> 4df29ed (Drive the service from the command line)
