@@ -79,6 +79,10 @@ impl BtEngine {
     /// Opens the listening port. Needs a multi-threaded runtime.
     pub async fn start(options: EngineOptions) -> Result<Arc<Self>, Fault> {
         let dir = options.state_dir.clone();
+        if dir.to_str().is_none() {
+            // librqbit would panic.
+            return Err(Fault::local(format!("BitTorrent cannot use {}: the name is not UTF-8", dir.display())));
+        }
         tokio::task::spawn_blocking(move || empty_state_dir(&dir))
             .await
             .map_err(|e| Fault::local("starting BitTorrent failed").detail(e))??;

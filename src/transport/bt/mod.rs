@@ -64,6 +64,9 @@ impl Default for Patience {
 }
 
 /// One leg's BitTorrent side.
+///
+/// The leg's limiter caps fetching, for all torrents of the engine together ([`BtEngine`] says why); what is sent to
+/// peers is capped by [`BtEngine::set_rates`] alone.
 pub struct BtTransport {
     engine: Arc<BtEngine>,
     source: BtSource,
