@@ -14,7 +14,7 @@ use crate::store::events::Level;
 use crate::store::library::LibraryFile;
 use crate::store::tasks::{NewSpan, NewTask, TaskRow};
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 impl Desk {
     /// `reactive`: the raw text, `None` when absent (default false).
@@ -215,11 +215,6 @@ impl Desk {
         .await
         .map_err(|e| format!("error, looking at the library failed: {e}"))
     }
-}
-
-/// Where a task's package will lie: the plan of the node decides (protocol sections 6 and 10).
-pub fn store_path(config: &Config, task: &TaskFile) -> PathBuf {
-    config.dcps_dir(&task.basesubdir).join(task.name.as_str())
 }
 
 fn spans_for(planned: &[(Span, Method)], kept: &[(Span, Method)], is_local: impl Fn(u32) -> bool, cacher: bool) -> Vec<NewSpan> {
