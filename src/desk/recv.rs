@@ -3,7 +3,6 @@
 use super::send::{legs_of, new_files, parse_error, schedules_of};
 use super::torrents::{TorrentKind, mismatch, torrent_kind};
 use super::{Desk, Reply, failed, open_error, read_task_file};
-use crate::config::Config;
 use crate::model::ids::TaskName;
 use crate::model::ratio::{second_allocation, sizes_by_method};
 use crate::model::span::{Method, Span};
