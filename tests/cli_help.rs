@@ -110,6 +110,7 @@ fn no_service_is_3_and_says_where_it_looked() {
         &["uprogress", "a"],
         &["cprogress", "a"],
         &["cancel", "a"],
+        &["progress", "a", "--watch"],
         &["version", "--service"],
     ] {
         let out = bftv2(&[args, &["--url", &url]].concat());

@@ -29,13 +29,14 @@ impl<'a> Follow<'a> {
 
     /// Asks `method` until `last` says that this was the last reply that matters.
     async fn poll(&self, method: &str, params: &Value, mut last: impl FnMut(&Reply) -> bool) -> Result<Reply, Failure> {
-        let mut answered = Instant::now();
+        // A service that never answered is not one that restarts.
+        let mut answered: Option<Instant> = None;
         let mut changed = Instant::now();
         let mut before = None;
         loop {
             match self.client.call(method, params.clone()).await {
                 Ok(reply) => {
-                    answered = Instant::now();
+                    answered = Some(Instant::now());
                     if last(&reply) {
                         return Ok(reply);
                     }
@@ -44,7 +45,7 @@ impl<'a> Follow<'a> {
                         changed = Instant::now();
                     }
                 }
-                Err(e) if e.exit == Exit::Unreachable && answered.elapsed() < AWAY => {}
+                Err(e) if e.exit == Exit::Unreachable && answered.is_some_and(|at| at.elapsed() < AWAY) => {}
                 Err(e) => return Err(e),
             }
             if let Some(patience) = self.patience.filter(|p| changed.elapsed() > *p) {

@@ -188,7 +188,12 @@ fn prepare(dir: Option<PathBuf>) -> Result<PathBuf, Failure> {
     if std::fs::read_dir(&dir).map_err(wrong)?.next().is_some() {
         return Err(Failure::usage(format!("--dir {}: it is not empty, and the demo would remove it at the end", dir.display())));
     }
-    std::fs::canonicalize(&dir).map_err(wrong)
+    let full = std::fs::canonicalize(&dir).map_err(wrong)?;
+    match full.to_str() {
+        Some(_) => Ok(full),
+        // It goes into configurations and URLs.
+        None => Err(Failure::usage(format!("--dir {}: the name is not UTF-8", dir.display()))),
+    }
 }
 
 fn check_space(dir: &Path, need: &Need, bars: &Bars) -> Result<(), Failure> {

@@ -23,6 +23,11 @@ pub const BASESUBDIR: &str = "demo-001";
 const START: Duration = Duration::from_secs(30);
 /// How long a node may take to stop before it is killed.
 const STOP: Duration = Duration::from_secs(10);
+/// How long one question for a sign of life may take.
+const ASK: Duration = Duration::from_secs(2);
+/// Below the range from which Linux gives ports to outgoing connections: none can take one before its node listens.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+const PORT_TRIES: usize = 200;
 const LOOK: Duration = Duration::from_millis(100);
 /// Lines of a log that a failure shows.
 const TAIL_LINES: usize = 15;
@@ -154,9 +159,10 @@ fn free_ports<const N: usize>() -> Result<[SocketAddr; N], Failure> {
     let mut held = Vec::new();
     let mut found = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); N];
     for slot in &mut found {
-        let listener = TcpListener::bind(*slot).and_then(|l| Ok((l.local_addr()?, l)));
-        let (address, listener) = listener.map_err(|e| Failure::local(format!("no free port on this machine: {e}")))?;
-        *slot = address;
+        let listener = (0..PORT_TRIES).find_map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, rand::random_range(PORTS))).ok());
+        let listener =
+            listener.ok_or_else(|| Failure::local(format!("no free port on 127.0.0.1 from {} to {}", PORTS.start, PORTS.end)))?;
+        *slot = listener.local_addr().map_err(|e| Failure::local(format!("no free port on 127.0.0.1: {e}")))?;
         held.push(listener);
     }
     Ok(found)
@@ -226,7 +232,7 @@ impl Network {
 
     async fn answering(&mut self, name: &str, ask: impl AsyncFn() -> bool) -> Result<(), Failure> {
         let started = Instant::now();
-        while !ask().await {
+        while !tokio::time::timeout(ASK, ask()).await.unwrap_or(false) {
             self.look()?;
             if started.elapsed() > START {
                 let text = format!("the {name} does not answer after {} s", START.as_secs());
