@@ -73,6 +73,12 @@ impl App {
         };
         let bt = BtEngine::start(options).await?;
         let clock = Clock::real();
+        let http = reqwest::Client::builder()
+            .connect_timeout(Duration::from_secs(5))
+            .redirect(reqwest::redirect::Policy::limited(5))
+            .no_proxy()
+            .build()
+            .map_err(|e| Fault::local(format!("no HTTP client: {e}")))?;
         let node = Arc::new(Node {
             store: store.clone(),
             config: handle.clone(),
@@ -80,14 +86,9 @@ impl App {
             dirs: dirs.clone(),
             bt: Arc::clone(&bt),
             limiters: [Limiter::new(config.btrate), Limiter::new(config.obsrate), Limiter::new(config.cdnrate)],
+            http: http.clone(),
             nudge: Arc::default(),
         });
-        let http = reqwest::Client::builder()
-            .connect_timeout(Duration::from_secs(5))
-            .redirect(reqwest::redirect::Policy::limited(5))
-            .no_proxy()
-            .build()
-            .map_err(|e| Fault::local(format!("no HTTP client: {e}")))?;
         let desk = Arc::new(Desk {
             store: store.clone(),
             config: handle,

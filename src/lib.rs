@@ -6,7 +6,6 @@
 //! ```text
 //! TMS ─HTTP─> api ─> desk ─> store(SQLite) <─ work::conductor: model::decide(&Snapshot, now) -> Vec<Action>
 //!                                             │
-//!           library (hashes of what we have) ─┤
 //!           package (PKL, metainfo, one pass) ┤
 //!           transport {bt, obs, cdn} ─spans─> assembly (verify as it streams, finish = rename)
 //!           views (task directories, .finished) <─ rows
@@ -15,7 +14,7 @@
 //! Where to look:
 //!
 //! * [`model`] — pure rules: names, task files, allocation by ratio, windows, what to do next. No I/O, no async.
-//! * [`store`] — all SQL. * [`package`] — PKL/ASSETMAP, torrents, one-pass hashing. * [`library`] — the hash table.
+//! * [`store`] — all SQL. * [`package`] — PKL/ASSETMAP, torrents, one-pass hashing.
 //! * [`transport`] — one trait, three engines. * [`assembly`] — the receiving side: offsets, digests, finish.
 //! * [`work`] — the conductor and its workers. * [`desk`] — use cases. * [`api`] — the HTTP protocol. * [`web`] — origin and tracker.
 //! * [`cli`] — one file per command. * [`app`] — wiring.
@@ -30,7 +29,6 @@ pub mod clock;
 pub mod config;
 pub mod desk;
 pub mod error;
-pub mod library;
 pub mod model;
 pub mod package;
 pub mod store;

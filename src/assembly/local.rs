@@ -5,7 +5,7 @@ use crate::error::{Fault, io_fault};
 use crate::transport::Sink as _;
 use std::fs::File;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 impl Assembly {
     /// Files that are to come from the library and are not complete: number and source.
@@ -49,10 +49,8 @@ impl Assembly {
     }
 
     /// The library cannot bring this file: a method does.
-    pub fn forget_source(&self, file: u32) {
-        if let Some(slot) = self.slots.get(file as usize) {
-            lock(&slot.local_source).take();
-        }
+    pub fn forget_source(&self, file: u32) -> Option<PathBuf> {
+        lock(&self.slots.get(file as usize)?.local_source).take()
     }
 
     /// Shares the source's blocks if nothing was written yet and the file system can. `false`: copy instead.
@@ -71,7 +69,7 @@ impl Assembly {
         if reflink_copy::reflink(source, &target).is_err() {
             return Ok(false);
         }
-        *open = Some(std::sync::Arc::new(staging::open(&self.root, &slot.path, slot.size)?));
+        *open = Some(std::sync::Arc::new(staging::open(&self.root, &slot.path, slot.size, slot.wanted)?));
         Ok(true)
     }
 }

@@ -59,6 +59,8 @@ struct Slot {
     path: RelPath,
     size: u64,
     sha1: Sha1,
+    /// Bytes that this node wants of the file: all of it, save on a cacher, which has only the bt part.
+    wanted: u64,
     /// A library file to copy from, until it turns out to be wrong.
     local_source: Mutex<Option<PathBuf>>,
     file: Mutex<Option<Arc<File>>>,
@@ -92,7 +94,7 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Slot {
-    fn new(row: FileRow) -> Self {
+    fn new(row: FileRow, wanted: u64) -> Self {
         let mut have = row.have;
         have.remove(row.size..u64::MAX);
         let digest = row
@@ -104,6 +106,7 @@ impl Slot {
             path: row.path,
             size: row.size,
             sha1: row.sha1,
+            wanted,
             local_source: Mutex::new(row.local_source),
             file: Mutex::new(None),
             state: Mutex::new(SlotState {
@@ -123,9 +126,15 @@ impl Assembly {
     /// what the database recorded (as far as the files are there with it), and starts the digest where it stood.
     pub async fn open(task: i64, root: &Path, store: &Store, news: Arc<Notify>) -> Result<Arc<Self>, Fault> {
         let rows = store.task_files(task).await?;
+        let mut wanted = vec![None; rows.len()];
+        for s in store.task_spans(task).await? {
+            if let Some(w) = wanted.get_mut(s.span.file as usize) {
+                *w = Some(w.unwrap_or(0) + s.span.len);
+            }
+        }
         let root = root.to_owned();
         let (root, slots) = tokio::task::spawn_blocking(move || {
-            let slots: Vec<Slot> = rows.into_iter().map(Slot::new).collect();
+            let slots: Vec<Slot> = rows.into_iter().zip(wanted).map(|(row, w)| Slot::new(row, w.unwrap_or(0))).collect();
             staging::prepare(&root, &slots)?;
             Ok::<_, Fault>((root, slots))
         })
@@ -178,6 +187,11 @@ impl Assembly {
     /// Bytes of these spans that are in place.
     pub fn covered<'a>(&self, spans: impl Iterator<Item = &'a Span>) -> u64 {
         spans.filter_map(|s| Some(lock(&self.slots.get(s.file as usize)?.state).have.covered(&s.range()))).sum()
+    }
+
+    /// Is every byte of these spans in place?
+    pub fn has_all<'a>(&self, mut spans: impl Iterator<Item = &'a Span>) -> bool {
+        spans.all(|s| self.missing(s).is_empty())
     }
 
     /// An error of the disk under us, once.
@@ -276,7 +290,7 @@ impl Assembly {
         if let Some(f) = &*file {
             return Ok(Arc::clone(f));
         }
-        let opened = Arc::new(staging::open(&self.root, &slot.path, slot.size)?);
+        let opened = Arc::new(staging::open(&self.root, &slot.path, slot.size, slot.wanted)?);
         *file = Some(Arc::clone(&opened));
         Ok(opened)
     }

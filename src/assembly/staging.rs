@@ -37,7 +37,7 @@ pub fn prepare(root: &Path, slots: &[Slot]) -> Result<(), Fault> {
                 state.dirty = true;
             }
         }
-        missing += slot.size.saturating_sub(allocated);
+        missing += slot.wanted.saturating_sub(allocated);
     }
     let free = free_bytes(root)?;
     if missing > free {
@@ -57,8 +57,8 @@ pub fn free_bytes(path: &Path) -> Result<u64, Fault> {
 }
 
 /// Opens a staged file for reading and writing; a new one gets its whole size at once, so that a full disk shows at the
-/// start and the file lies in few pieces.
-pub fn open(root: &Path, path: &RelPath, size: u64) -> Result<File, Fault> {
+/// start and the file lies in few pieces. Of a file that is wanted in part only, the rest stays a hole.
+pub fn open(root: &Path, path: &RelPath, size: u64, wanted: u64) -> Result<File, Fault> {
     let full = path.under(root);
     let dir = File::open(root).map_err(|e| io_fault("cannot open", root, &e))?;
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -71,14 +71,14 @@ pub fn open(root: &Path, path: &RelPath, size: u64) -> Result<File, Fault> {
     let file = File::from(fd.map_err(|e| io_fault("cannot open", &full, &e.into()))?);
     let len = file.metadata().map_err(|e| io_fault("cannot look at", &full, &e))?.len();
     if len != size {
-        reserve(&file, size).map_err(|e| write_fault(root, path, &e))?;
+        reserve(&file, size, wanted == size).map_err(|e| write_fault(root, path, &e))?;
     }
     Ok(file)
 }
 
-fn reserve(file: &File, size: u64) -> io::Result<()> {
+fn reserve(file: &File, size: u64, all: bool) -> io::Result<()> {
     file.set_len(size)?;
-    if size == 0 {
+    if size == 0 || !all {
         return Ok(());
     }
     match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {

@@ -26,6 +26,9 @@ impl Desk {
         let full = paths::full_torrent(&config.dcps_dir(&order.basesubdir), &order.name);
         let part = paths::part_torrent(&config.dcps_tmp_dir(&order.basesubdir), &order.name);
         let (dcppath, taskfile) = (order.dcppath.display().to_string(), order.taskfile.display().to_string());
+        if matches!(self.store.generation(&dcppath, &taskfile).await, Ok(Some(g)) if g.state.is_live()) {
+            return Reply::err(format!("same torrent process is generating:{} ", full.display()));
+        }
         let cached = !order.deloldtorrent && full.exists() && matches!(self.store.torrent(&order.dcppath).await, Ok(Some(_)));
         if order.deloldtorrent {
             for old in [&full, &part] {

@@ -129,6 +129,15 @@ impl Desk {
         let config = self.config.current();
         let planned = task.spans_by_method();
         let store_path = config.dcps_dir(&task.basesubdir).join(task.name.as_str());
+        if let Some(other) = self.store.live_task_for_store_path(Role::Recv, &store_path).await.map_err(|f| failed(&f).desc)?
+            && other != name.as_str()
+            && !cacher
+        {
+            return Err(format!(
+                "error, {other} is being received into {} now: wait until it is done, or cancel it.",
+                store_path.display()
+            ));
+        }
         let torrent = self.torrent_for(&task, &planned, cacher).await?;
         let local = if cacher || !config.avoidrepeat { vec![None; task.files.len()] } else { self.find_local(&task).await? };
         let at_hand: Vec<bool> = local.iter().map(Option::is_some).collect();

@@ -62,7 +62,7 @@ impl Leg {
 /// What workers tell.
 pub enum Report {
     Leg { task: i64, method: Method, outcome: Result<Outcome, Fault> },
-    Copied { task: i64 },
+    Copied { task: i64, outcome: Result<(), Fault> },
     Finished { task: i64, outcome: Result<(), Fault> },
     Generated { outcome: super::generate::Ended },
 }
@@ -91,10 +91,10 @@ impl Conductor {
             tracing::error!(%fault, "cannot reset the legs of the last run");
         }
         self.clean_staging().await;
-        let mut next_sample = Instant::now();
+        let mut sampled = Instant::now();
         while !stop.is_cancelled() {
-            if next_sample.elapsed() >= sampler::PERIOD || next_sample > Instant::now() {
-                next_sample = Instant::now();
+            if sampled.elapsed() >= sampler::PERIOD {
+                sampled = Instant::now();
                 self.sample().await;
             }
             if let Err(fault) = self.tick().await {
@@ -203,8 +203,10 @@ impl Conductor {
 
     async fn leg_snap(&self, t: &TaskRow, l: &LegRow) -> Result<LegSnap, Fault> {
         let mut open = true;
-        // Windows bind what is fetched; seeding and uploads serve all the time (protocol section 11).
-        if let Some(text) = l.windows.as_ref().filter(|_| t.policy == Policy::Priortime && t.role == Role::Recv)
+        // Windows bind what is fetched; seeding serves all the time, an upload unless told otherwise (protocol section 11).
+        let upload = l.method == Method::Obs && self.node.config.current().uploadpriortime;
+        let bound = t.policy == Policy::Priortime && (t.role == Role::Recv || upload);
+        if let Some(text) = l.windows.as_ref().filter(|_| bound)
             && let Ok(windows) = Windows::parse(text)
         {
             let now = self.node.clock.now();
@@ -267,6 +269,7 @@ impl Conductor {
         let level = if matches!(to, TaskState::Failed | TaskState::DownloadError) { Level::Error } else { Level::Info };
         let text = if reason.is_empty() { format!("{from} -> {to}") } else { format!("{from} -> {to}: {reason}") };
         self.node.event(level, "state", row.name.as_str(), &text).await;
+        self.node.announce(&row);
         self.node.export(&row).await?;
         self.node.nudge.notify_one();
         Ok(())
@@ -331,9 +334,12 @@ impl Conductor {
     async fn handle(&mut self, report: Report) {
         let done = match report {
             Report::Leg { task, method, outcome } => self.leg_ended(task, method, outcome).await,
-            Report::Copied { task } => {
+            Report::Copied { task, outcome } => {
                 self.copying.remove(&task);
-                Ok(())
+                match outcome {
+                    Ok(()) => Ok(()),
+                    Err(fault) => self.move_task(task, TaskState::Downloading, TaskState::DownloadError, &fault.message).await,
+                }
             }
             Report::Finished { task, outcome } => self.reception_ended(task, outcome).await,
             Report::Generated { outcome } => self.generation_ended(outcome).await,
@@ -350,8 +356,16 @@ impl Conductor {
         let store = self.node.store.clone();
         let fault = match outcome {
             Ok(Outcome::Done) => {
-                tracing::info!(task = name, %method, "leg done");
-                return store.set_leg(task, method, LegState::Done, "", 0, None).await;
+                // Spans may have been handed to the method while it ran.
+                let complete = match self.assemblies.get(&task).filter(|_| leg.purpose == Purpose::Fetch) {
+                    Some(a) => {
+                        a.has_all(store.task_spans(task).await?.iter().filter(|s| s.method == Some(method)).map(|s| &s.span))
+                    }
+                    None => true,
+                };
+                let state = if complete { LegState::Done } else { LegState::Waiting };
+                tracing::info!(task = name, %method, %state, "leg ended");
+                return store.set_leg(task, method, state, "", 0, None).await;
             }
             Ok(Outcome::Stopped) => return store.set_leg(task, method, LegState::Waiting, "", 0, None).await,
             Err(fault) => fault,

@@ -119,6 +119,7 @@ impl Conductor {
     pub(super) async fn generation_ended(&mut self, ended: Ended) -> Result<(), Fault> {
         let Some(job) = self.generating.take() else { return Ok(()) };
         let (store, now) = (self.node.store.clone(), self.node.clock.now_ms());
+        store.record_generation(ended.id, job.progress.done.load(Ordering::Relaxed), job.total.load(Ordering::Relaxed)).await?;
         if job.paused.load(Ordering::Relaxed) {
             return store.set_generation(ended.id, GenerationState::Queued, "", now).await;
         }
@@ -131,7 +132,7 @@ impl Conductor {
             }
             Err(_) if !still_wanted => self.node.event(Level::Info, "gentask", task, "cancelled").await,
             Err(fault) => {
-                let text = leg_text(&fault);
+                let text = fault_text(&fault);
                 self.node.event(Level::Error, "gentask", task, &text).await;
                 store.set_generation(ended.id, GenerationState::Failed, &text, now).await?;
             }
@@ -141,7 +142,7 @@ impl Conductor {
     }
 }
 
-fn leg_text(fault: &Fault) -> String {
+fn fault_text(fault: &Fault) -> String {
     match &fault.file {
         Some(f) if !fault.message.contains(f.as_str()) => format!("{f}: {}", fault.message),
         _ => fault.message.clone(),

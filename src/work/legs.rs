@@ -66,7 +66,7 @@ impl Run {
     pub async fn run(self) -> Result<Outcome, Fault> {
         let transport = self.transport().await?;
         match self.purpose {
-            Purpose::Publish => transport.publish(self.publish_job(self.plan.task.store_path.clone())).await,
+            Purpose::Publish => transport.publish(self.publish_job(self.package_root())).await,
             Purpose::Fetch => transport.fetch(self.fetch_job()?).await,
             Purpose::FetchThenSeed => {
                 if transport.fetch(self.fetch_job()?).await? == Outcome::Stopped {
@@ -76,6 +76,15 @@ impl Run {
                 assembly.sync().await?;
                 transport.publish(self.publish_job(assembly.root().to_owned())).await
             }
+        }
+    }
+
+    /// What the file list's paths are relative to: the package, or the store for a package of a single file.
+    fn package_root(&self) -> PathBuf {
+        let path = &self.plan.task.store_path;
+        match path.parent().filter(|_| self.plan.file.is_single()) {
+            Some(store) => store.to_owned(),
+            None => path.clone(),
         }
     }
 

@@ -38,6 +38,7 @@ pub struct Node {
     pub bt: Arc<BtEngine>,
     /// Rate caps of bt, obs and cdn.
     pub limiters: [Limiter; 3],
+    pub http: reqwest::Client,
     /// Something changed: look again now rather than at the next tick.
     pub nudge: Arc<Notify>,
 }
@@ -53,6 +54,22 @@ impl Node {
         if let Err(fault) = self.store.add_event(level, kind, task, "conductor", text, self.clock.now_ms()).await {
             tracing::error!(%fault, "cannot write an event");
         }
+    }
+
+    /// Tells the configured webhook that a task changed its state. One try, in the background: who must not miss a
+    /// change asks for progress.
+    pub fn announce(&self, task: &TaskRow) {
+        let Some(url) = self.config.current().webhook.clone() else { return };
+        let body = serde_json::json!({
+            "task": task.name, "role": task.role.as_str(), "package": task.package,
+            "state": task.state.as_str(), "reason": task.reason, "at": self.clock.now().to_rfc3339(),
+        });
+        let call = self.http.post(url.reveal()).timeout(std::time::Duration::from_secs(10)).json(&body);
+        tokio::spawn(async move {
+            if let Err(e) = call.send().await.and_then(reqwest::Response::error_for_status) {
+                tracing::warn!(error = %e.without_url(), "the webhook did not take the news");
+            }
+        });
     }
 
     pub fn limiter(&self, method: Method) -> Limiter {

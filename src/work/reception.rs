@@ -27,18 +27,15 @@ impl Conductor {
                 }
             };
             if let Some(fault) = assembly.take_broken() {
-                self.node.event(Level::Error, "disk", row.name.as_str(), &fault.message).await;
-                for method in Method::ALL {
-                    repair::fail_leg(&self.node, row.id, method, &fault.message).await?;
-                }
+                self.move_task(row.id, TaskState::Downloading, TaskState::DownloadError, &fault.message).await?;
+                continue;
             }
             if assembly.wrong_files().is_empty() {
                 continue;
             }
             let plan = Plan::load(&self.node.store, row).await?;
-            if let Some((method, error)) = repair::repair_wrong_files(&self.node, &plan, &assembly).await? {
-                self.node.event(Level::Error, "wrong file", plan.task.name.as_str(), &error).await;
-                repair::fail_leg(&self.node, plan.task.id, method, &error).await?;
+            if let Some(error) = repair::repair_wrong_files(&self.node, &plan, &assembly).await? {
+                self.move_task(plan.task.id, TaskState::Downloading, TaskState::DownloadError, &error).await?;
             }
         }
         Ok(())
@@ -97,10 +94,8 @@ impl Conductor {
         self.copying.insert(task);
         let (node, results) = (Arc::clone(&self.node), self.results.clone());
         tokio::spawn(async move {
-            if let Err(fault) = copy_all(&node, &plan, &assembly).await {
-                node.event(Level::Error, "copy", plan.task.name.as_str(), &fault.message).await;
-            }
-            let _ = results.send(Report::Copied { task }).await;
+            let outcome = copy_all(&node, &plan, &assembly).await;
+            let _ = results.send(Report::Copied { task, outcome }).await;
         });
         Ok(())
     }
@@ -125,6 +120,7 @@ impl Conductor {
                 self.node
                     .event(Level::Info, "state", row.name.as_str(), "downloading -> downloaded: verified, in its store")
                     .await;
+                self.node.announce(&row);
                 self.node.store.rearm_leg(task, Method::Bt).await?;
                 self.node.export(&row).await
             }
@@ -156,16 +152,10 @@ async fn copy_all(node: &Node, plan: &Plan, assembly: &Arc<Assembly>) -> Result<
             .await
             .unwrap_or_else(|e| Err(Fault::local(format!("copying: {e}"))));
         let Err(fault) = copied else { continue };
-        if fault.class != FaultClass::Corrupt {
-            for method in Method::ALL {
-                repair::fail_leg(node, plan.task.id, method, &fault.message).await?;
-            }
+        if fault.class != FaultClass::Corrupt || !repair::hand_over(node, plan, file, None, &fault.message).await? {
             return Err(fault);
         }
-        if !repair::hand_over(node, plan, file, None, &fault.message).await? {
-            return Err(fault);
-        }
-        assembly.forget_source(file);
+        repair::forget_source(node, assembly, file).await?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use super::legs::{Plan, obs_location};
 use crate::assembly::Assembly;
 use crate::error::Fault;
 use crate::model::span::Method;
-use crate::model::task::LegState;
+use crate::model::task::{LegState, NodeType};
 use crate::store::events::Level;
 use std::collections::HashSet;
 
@@ -21,6 +21,8 @@ pub async fn hand_over(node: &Node, plan: &Plan, file: u32, from: Option<Method>
     let config = node.config.current();
     let planned = plan.spans.iter().find(|s| s.span.file == file).map(|s| s.planned);
     let usable = |m: &Method| match m {
+        // A cacher has nothing to do with the other methods' parts.
+        _ if config.servertype == NodeType::Cacher => false,
         Method::Cdn => plan.file.cdn.url.is_some(),
         Method::Obs => plan.file.obs.url.is_some() && obs_location(&config, &plan.file).is_ok(),
         Method::Bt => true,
@@ -39,7 +41,7 @@ pub async fn hand_over(node: &Node, plan: &Plan, file: u32, from: Option<Method>
 }
 
 /// Deals with the files whose SHA-1 came out wrong. Returns the error that ends the task, if nobody can repair one.
-pub async fn repair_wrong_files(node: &Node, plan: &Plan, assembly: &Assembly) -> Result<Option<(Method, String)>, Fault> {
+pub async fn repair_wrong_files(node: &Node, plan: &Plan, assembly: &Assembly) -> Result<Option<String>, Fault> {
     for file in assembly.wrong_files() {
         let mine = plan.spans.iter().filter(|s| s.span.file == file);
         let mut sources: Vec<Option<Method>> = mine.clone().map(|s| s.method).collect();
@@ -53,13 +55,24 @@ pub async fn repair_wrong_files(node: &Node, plan: &Plan, assembly: &Assembly) -
             let name = source.map_or("the library", Method::as_str);
             let message = format!("file {}: wrong SHA-1 from {name}", assembly.path_of(file));
             if !hand_over(node, plan, file, source, &message).await? {
-                return Ok(Some((source.unwrap_or(Method::Cdn), format!("{message}, and no other method has it"))));
+                return Ok(Some(format!("{message}, and no other method has it")));
+            }
+            if source.is_none() {
+                forget_source(node, assembly, file).await?;
             }
             let ranges: Vec<_> = mine.clone().filter(|s| s.method == source).map(|s| s.span.range()).collect();
             assembly.reset(file, &ranges);
         }
     }
     Ok(None)
+}
+
+/// The library's copy of a file is not what its row said: neither this task nor another one uses it again.
+pub async fn forget_source(node: &Node, assembly: &Assembly, file: u32) -> Result<(), Fault> {
+    match assembly.forget_source(file) {
+        Some(path) => node.store.forget_library_file(&path).await,
+        None => Ok(()),
+    }
 }
 
 /// What becomes of a leg whose run ended with a fault.

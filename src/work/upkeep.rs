@@ -1,6 +1,7 @@
-//! Retention: samples are thinned with age, events and samples end.
+//! Retention: samples are thinned with age; samples, events and the history of tasks end.
 
 use super::Node;
+use crate::model::task::TaskState;
 use std::time::{Duration, Instant};
 
 /// Between two rounds.
@@ -25,7 +26,13 @@ impl Upkeep {
         let (config, now) = (node.config.current(), node.clock.now_ms());
         let thinned = node.store.thin_samples(now - FINE_MS, now - config.sampledays as i64 * DAY_MS).await;
         let pruned = node.store.prune_events(now - config.eventdays as i64 * DAY_MS).await;
-        if let Some(fault) = thinned.err().or(pruned.err()) {
+        let ended = node.store.prune_history(now - i64::from(config.historydays) * DAY_MS).await;
+        for (role, name) in ended.as_deref().unwrap_or_default() {
+            if let Err(fault) = crate::views::remove(&node.dirs.path(*role, TaskState::History, name)) {
+                tracing::warn!(%fault, "cannot remove an old task file");
+            }
+        }
+        if let Some(fault) = thinned.err().or(pruned.err()).or(ended.err()) {
             tracing::warn!(%fault, "upkeep of the database failed; it is repeated in an hour");
         }
     }
