@@ -46,17 +46,14 @@ impl RangeSet {
     }
 
     pub fn contains(&self, r: &Range<u64>) -> bool {
-        r.start >= r.end || self.0.iter().any(|x| x.start <= r.start && r.end <= x.end)
+        r.start >= r.end || self.contiguous_end(r.start) >= r.end
     }
 
     /// The parts of `r` that are not in the set, in order.
     pub fn missing(&self, r: &Range<u64>) -> Vec<Range<u64>> {
         let mut out = Vec::new();
         let mut at = r.start;
-        for x in &self.0 {
-            if x.end <= at {
-                continue;
-            }
+        for x in &self.0[self.first_after(r.start)..] {
             if x.start >= r.end {
                 break;
             }
@@ -78,7 +75,12 @@ impl RangeSet {
 
     /// The first byte at or after `at` that is not in the set.
     pub fn contiguous_end(&self, at: u64) -> u64 {
-        self.0.iter().find(|x| x.start <= at && at < x.end).map_or(at, |x| x.end)
+        self.0.get(self.first_after(at)).filter(|x| x.start <= at).map_or(at, |x| x.end)
+    }
+
+    /// Index of the first range that ends after `at`. A search, not a walk: every block that arrives asks.
+    fn first_after(&self, at: u64) -> usize {
+        self.0.partition_point(|x| x.end <= at)
     }
 
     pub fn total(&self) -> u64 {
@@ -130,6 +132,10 @@ mod tests {
             let missing: u64 = set.missing(&(0..96)).iter().map(|m| m.end - m.start).sum();
             prop_assert_eq!(missing + set.total(), 96);
             prop_assert_eq!(set.covered(&(10..50)), bytes[10..50].iter().filter(|b| **b).count() as u64);
+            for at in 0..96u64 {
+                let run = bytes[at as usize..].iter().take_while(|b| **b).count() as u64;
+                prop_assert_eq!(set.contiguous_end(at), at + run);
+            }
             prop_assert_eq!(RangeSet::from_text(&set.to_text()), Some(set));
         }
     }
