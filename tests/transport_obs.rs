@@ -1,6 +1,8 @@
 //! Object storage against an emulator that verifies signatures and breaks on demand, against an S3 server, and against a
 //! directory.
 
+#[path = "transport_obs/stores.rs"]
+mod stores;
 mod support;
 
 use bft2::error::FaultClass;
@@ -12,7 +14,8 @@ use bft2::transport::retry::Policy;
 use bft2::transport::{LegContext, Outcome, Transport as _};
 use std::sync::Arc;
 use std::time::Duration;
-use support::obs_emulator::{AK, ENDPOINT, ObsEmulator, ObsFault, Op, SK};
+use support::obs_emulator::faults::ObsFault;
+use support::obs_emulator::{AK, ENDPOINT, ObsEmulator, Op, SK};
 use support::sink::{FileSink, Package, ctx, done, next_run, until, wire};
 
 const MIB: u64 = 1 << 20;

@@ -43,9 +43,7 @@ impl Refusal {
     fn new(status: StatusCode, headers: &HeaderMap, body: &str) -> Self {
         let header = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let tag = |name: &str| element(body, name).unwrap_or_default();
-        // HEAD has no body: OBS says it in headers then.
-        let code = Some(tag("Code")).filter(|c| !c.is_empty()).unwrap_or(header("x-obs-error-code"));
-        let code: String = code.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
+        let code: String = tag("Code").chars().filter(char::is_ascii_alphanumeric).take(64).collect();
         let request = Some(header("x-obs-request-id")).filter(|r| !r.is_empty()).unwrap_or(header("x-amz-request-id"));
         let words: String = tag("Message").chars().filter(|c| !c.is_control()).take(300).collect();
         let retry_after = header(RETRY_AFTER.as_str());
@@ -65,9 +63,9 @@ impl Refusal {
         self.status == StatusCode::NOT_FOUND && self.code == "NoSuchUpload"
     }
 
-    /// The parts do not make an object, however often they are offered.
+    /// The store's parts are not the ones we sent: only a new upload helps.
     pub fn is_bad_upload(&self) -> bool {
-        matches!(self.code.as_str(), "InvalidPart" | "InvalidPartOrder" | "EntityTooSmall")
+        matches!(self.code.as_str(), "InvalidPart" | "InvalidPartOrder")
     }
 
     /// `doing`: "cannot upload reel1.mxf to obs://bucket/prefix" and alike.

@@ -99,7 +99,7 @@ enum Opened {
 
 /// Where the objects are.
 enum ObjectStore {
-    Bucket(Bucket),
+    Bucket(Box<Bucket>),
     Directory(Directory),
 }
 
@@ -160,7 +160,7 @@ impl ObsTransport {
     /// Does not touch the network.
     pub fn new(location: ObsLocation, options: ObsOptions) -> Result<Self, Fault> {
         let store = match Bucket::new(&location, &options)? {
-            Some(bucket) => ObjectStore::Bucket(bucket),
+            Some(bucket) => ObjectStore::Bucket(Box::new(bucket)),
             None => ObjectStore::Directory(Directory::new(&location)?),
         };
         Ok(Self { location, options, store: Arc::new(store) })

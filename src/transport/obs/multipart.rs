@@ -244,14 +244,20 @@ struct Pace {
     moved: AtomicU64,
     /// Waiting for our own rate cap: not the store's fault.
     capped: AtomicBool,
+    /// The last block was handed over.
+    all_given: AtomicBool,
 }
 
 impl Pace {
     async fn stalled(&self, patience: Duration) {
+        let mut quiet = 0;
         loop {
             let before = self.moved.load(Ordering::Relaxed);
             tokio::time::sleep(patience).await;
-            if self.moved.load(Ordering::Relaxed) == before && !self.capped.load(Ordering::Relaxed) {
+            let moved = self.moved.load(Ordering::Relaxed) != before || self.capped.load(Ordering::Relaxed);
+            quiet = if moved { 0 } else { quiet + 1 };
+            // The kernel holds megabytes of what was handed over: on a slow line they take minutes to leave.
+            if quiet >= if self.all_given.load(Ordering::Relaxed) { 10 } else { 1 } {
                 return;
             }
         }
@@ -293,7 +299,7 @@ impl FileBody {
         if self.at >= self.end {
             return Ok(None);
         }
-        let (mut this, block) = blocking(move || {
+        let (this, block) = blocking(move || {
             let end = self.end.min(self.at + BLOCK);
             let block = self.source.read_block(self.at..end)?;
             self.digest.update(&block);
@@ -309,8 +315,8 @@ impl FileBody {
         this.ctx.limiter.take(block.len()).await;
         this.pace.capped.store(false, Ordering::Relaxed);
         this.pace.moved.fetch_add(1, Ordering::Relaxed);
+        this.pace.all_given.store(this.at >= this.end, Ordering::Relaxed);
         this.ctx.counters.add_wire(block.len() as u64);
-        this.at = this.at.min(this.end);
         Ok(Some((block, this)))
     }
 }

@@ -246,12 +246,10 @@ impl<'a> Upload<'a> {
         object: &Object<'_>,
         begun: (Note, BTreeMap<u64, String>),
     ) -> Result<Option<Sent<()>>, Fault> {
-        let (mut note, etags) = begun;
+        let (note, etags) = begun;
         let count = object.span.len.div_ceil(note.part_size).max(1);
         let missing: Vec<u64> = (1..=count).filter(|n| !etags.contains_key(n)).collect();
-        let upload_id = std::mem::take(&mut note.upload_id);
-        let part_size = note.part_size;
-        note.upload_id.clone_from(&upload_id);
+        let (upload_id, part_size) = (note.upload_id.clone(), note.part_size);
         let progress = Mutex::new((note, etags));
         let send = |n| {
             let range = multipart::part_range(&object.span.range(), part_size, n);
@@ -316,6 +314,7 @@ impl<'a> Upload<'a> {
                 Ok(Ok(())) => return Ok(Sent::Ok(())),
                 Ok(Err(refused)) if refused.is_lost_upload() => None,
                 Ok(Err(refused)) if refused.is_bad_upload() => {
+                    tracing::warn!(object.key, detail = refused.detail, "the store refuses the parts: uploading anew");
                     // The store has other parts than we think: begin anew.
                     multipart::forget(bucket, &self.location.place(), &object.key, &*self.ctx.checkpoints).await?;
                     return Ok(Sent::LostUpload);

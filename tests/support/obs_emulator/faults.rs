@@ -20,7 +20,7 @@ pub enum Op {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum ObsFault {
     /// A proxy's 502 page; nothing is done.
     BadGateway,
     /// 429 with `Retry-After: 1`.
@@ -41,16 +41,16 @@ pub enum Fault {
 
 /// The faults to come.
 #[derive(Default)]
-pub struct Faults(Mutex<Vec<(Op, usize, usize, Fault)>>);
+pub struct Faults(Mutex<Vec<(Op, usize, usize, ObsFault)>>);
 
 impl Faults {
     /// The next `times` requests of this kind meet the fault.
-    pub fn next(&self, op: Op, times: usize, fault: Fault) {
+    pub fn next(&self, op: Op, times: usize, fault: ObsFault) {
         self.after(op, 0, times, fault);
     }
 
     /// As [`Faults::next`], once `skip` requests of this kind have passed unharmed.
-    pub fn after(&self, op: Op, skip: usize, times: usize, fault: Fault) {
+    pub fn after(&self, op: Op, skip: usize, times: usize, fault: ObsFault) {
         self.0.lock().unwrap().push((op, skip, times, fault));
     }
 
@@ -58,7 +58,7 @@ impl Faults {
         self.0.lock().unwrap().clear();
     }
 
-    pub(super) fn take(&self, op: Op) -> Option<Fault> {
+    pub(super) fn take(&self, op: Op) -> Option<ObsFault> {
         let mut faults = self.0.lock().unwrap();
         let (_, skip, times, fault) = faults.iter_mut().find(|f| f.0 == op && f.2 > 0)?;
         if *skip > 0 {

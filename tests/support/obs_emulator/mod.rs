@@ -2,9 +2,7 @@
 //! registries does. It streams to disk, remembers the requests it saw and breaks on demand. It is itself checked by
 //! Huawei's own SDK (`tests/obs_sdk.rs`).
 //!
-//! Buckets exist as soon as they are named. Both addressing styles are served: `bucket.obs.<region>.myhuaweicloud.com`
-//! (what clients of today use, by connecting to [`ObsEmulator::addr`]) and `/bucket/key` (what the SDK uses on
-//! loopback).
+//! Buckets exist as soon as they are named: `bucket.obs.<region>.myhuaweicloud.com`, resolved to [`ObsEmulator::addr`].
 
 pub mod faults;
 pub mod serve;
@@ -12,7 +10,7 @@ pub mod sign;
 pub mod state;
 mod xml;
 
-pub use faults::{Fault as ObsFault, Faults, Op};
+pub use faults::{Faults, Op};
 pub use sign::{AK, SK};
 
 use poem::listener::{Acceptor as _, Listener as _, TcpListener};

@@ -1,6 +1,6 @@
 //! From a request to its answer: address, signature, fault, deed.
 
-use super::faults::{Fault, Op};
+use super::faults::{ObsFault, Op};
 use super::state::{Blob, Object, kept_headers};
 use super::{Shared, sign, xml};
 use base64::Engine as _;
@@ -25,11 +25,9 @@ pub struct Target {
 impl Target {
     fn of(request: &Request) -> Self {
         let host = request.header("host").unwrap_or_default().split(':').next().unwrap_or_default();
-        let path = request.original_uri().path().trim_start_matches('/');
-        let (bucket, raw_key) = match host.split_once(".obs.") {
-            Some((bucket, region)) if region.ends_with(".myhuaweicloud.com") => (bucket, path),
-            _ => path.split_once('/').unwrap_or((path, "")),
-        };
+        // Path style is refused for buckets of today: a host without a bucket has an empty one, which no key signs for.
+        let bucket = host.split_once(".obs.").map(|(bucket, _)| bucket).unwrap_or_default();
+        let raw_key = request.original_uri().path().trim_start_matches('/');
         Self {
             bucket: bucket.to_owned(),
             key: percent_decode_str(raw_key).decode_utf8_lossy().into_owned(),
@@ -83,24 +81,28 @@ async fn answer(shared: &Shared, mut request: Request) -> Response {
     let line = format!("{method} /{}/{}?{}", target.bucket, target.key, target.raw_query);
     shared.requests.lock().unwrap().push((op, line));
     let fault = shared.faults.take(op);
-    if fault == Some(Fault::Drop) {
+    if fault == Some(ObsFault::Drop) {
         break_connection();
     }
     let body = request.take_body().into_bytes_stream();
     let Ok(body) = shared.state.receive(Box::pin(body)).await else { return error(400, "IncompleteBody") };
+    if method == Method::HEAD && target.key.is_empty() && target.has("apiversion") {
+        // How the SDK asks which signature to use: the one request without any.
+        return reply(200).header("x-obs-api", "3.0").finish();
+    }
     if let Err(code) = sign::verify(&method, &target, &headers) {
         return error(403, code);
     }
     match fault {
-        Some(Fault::BadGateway) => return reply(502).content_type("text/html").body("<html><body>Bad gateway"),
-        Some(Fault::TooMany) => {
+        Some(ObsFault::BadGateway) => return reply(502).content_type("text/html").body("<html><body>Bad gateway"),
+        Some(ObsFault::TooMany) => {
             return reply(429).header("retry-after", "1").content_type("application/xml").body(xml::error("SlowDown"));
         }
-        Some(Fault::Slow(delay)) => tokio::time::sleep(delay).await,
+        Some(ObsFault::Slow(delay)) => tokio::time::sleep(delay).await,
         _ => {}
     }
     let response = Deed { shared, target, headers, body, fault }.carry_out(&method, op);
-    if fault == Some(Fault::LostReply) {
+    if fault == Some(ObsFault::LostReply) {
         break_connection();
     }
     response
@@ -123,7 +125,7 @@ fn xml_reply(text: String) -> Response {
 }
 
 fn error(status: u16, code: &str) -> Response {
-    reply(status).content_type("application/xml").header("x-obs-error-code", code).body(xml::error(code))
+    reply(status).content_type("application/xml").body(xml::error(code))
 }
 
 struct Deed<'a> {
@@ -131,7 +133,7 @@ struct Deed<'a> {
     target: Target,
     headers: HeaderMap,
     body: Blob,
-    fault: Option<Fault>,
+    fault: Option<ObsFault>,
 }
 
 impl Deed<'_> {
@@ -198,7 +200,7 @@ impl Deed<'_> {
             answer = answer.content_type("binary/octet-stream");
         }
         let mut range = 0..size;
-        if let Some(asked) = self.header("range").filter(|_| self.fault != Some(Fault::IgnoreRange)) {
+        if let Some(asked) = self.header("range").filter(|_| self.fault != Some(ObsFault::IgnoreRange)) {
             match parse_range(asked, size) {
                 Some(r) => range = r,
                 None => return error(416, "InvalidRange"),
@@ -221,7 +223,7 @@ impl Deed<'_> {
                 return None;
             }
             let mut end = range.end.min(range.start + (64 << 10));
-            if let Some(Fault::Cut(after)) = fault {
+            if let Some(ObsFault::Cut(after)) = fault {
                 if range.start - first >= after {
                     return Some((Err(io::Error::other("cut")), (file, 0..0)));
                 }
@@ -232,7 +234,7 @@ impl Deed<'_> {
                 Ok(f) => std::os::unix::fs::FileExt::read_exact_at(f, &mut block, range.start),
                 Err(e) => Err(io::Error::new(e.kind(), e.to_string())),
             };
-            if fault == Some(Fault::FlipByte) && range.start == first {
+            if fault == Some(ObsFault::FlipByte) && range.start == first {
                 block[0] ^= 1;
             }
             Some((read.map(|()| block), (file, end..range.end)))

@@ -49,13 +49,8 @@ pub fn verify(method: &Method, target: &Target, headers: &HeaderMap) -> Result<(
     for (name, value) in signed {
         start.push_str(&format!("{name}:{}\n", value.to_str().unwrap_or_default().trim()));
     }
-    // A path-style request for a bucket may be signed with or without the slash behind it.
-    let resources = [format!("/{}/{}", target.bucket, target.raw_key), format!("/{}{}", target.bucket, target.raw_key)];
-    let tries = if target.raw_key.is_empty() { 2 } else { 1 };
-    let right = resources.iter().take(tries).any(|r| {
-        let text = format!("{start}{r}{}", signed_query(&target.raw_query));
-        reqsign_core::hash::base64_hmac_sha1(SK.as_bytes(), text.as_bytes()) == given
-    });
+    let resource = format!("/{}/{}{}", target.bucket, target.raw_key, signed_query(&target.raw_query));
+    let right = reqsign_core::hash::base64_hmac_sha1(SK.as_bytes(), format!("{start}{resource}").as_bytes()) == given;
     if right { Ok(()) } else { Err("SignatureDoesNotMatch") }
 }
 
