@@ -194,6 +194,20 @@ async fn a_file_that_changes_during_the_upload_is_named() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_not_the_tasks_makes_no_object() {
+    for file in ["ASSETMAP.xml", "pic.mxf"] {
+        let (emulator, package) = (ObsEmulator::start().await, film(15));
+        let path = RelPath::parse(file).unwrap().under(&package.root());
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[5] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let fault = transport(&emulator).publish(package.publish_job(&ctx())).await.unwrap_err();
+        assert_eq!((fault.class, fault.file.as_deref()), (FaultClass::Permanent, Some(file)), "{fault}");
+        assert!(emulator.object(BUCKET, &format!("dcps/film/{file}")).is_none());
+    }
+}
+
+#[tokio::test]
 async fn every_passing_fault_is_survived() {
     for fault in
         [ObsFault::BadGateway, ObsFault::TooMany, ObsFault::Drop, ObsFault::LostReply, ObsFault::Slow(Duration::from_millis(50))]

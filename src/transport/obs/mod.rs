@@ -13,6 +13,7 @@
 mod answer;
 mod client;
 mod directory;
+mod frontier;
 mod location;
 mod multipart;
 mod source;

@@ -39,6 +39,9 @@ pub(super) struct Note {
     pub sha1: String,
     /// Part numbers whose MD5 was compared, as [`RangeSet`] text.
     pub checked: String,
+    /// Parts from the first one on that the digest has passed, and its midstate in hex.
+    pub digested: u64,
+    pub midstate: String,
 }
 
 pub(super) fn note_key(key: &str) -> String {

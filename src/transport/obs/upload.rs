@@ -1,6 +1,7 @@
 //! Uploading one span: look whether it is there, send it (whole or in parts), look again.
 
 use super::client::{Ask, Bucket, FILE_SHA1, SHA1};
+use super::frontier::Frontier;
 use super::multipart::{self, Note, Sent};
 use super::source::{SourceFile, blocking, changed};
 use super::{ObjectStore, ObsLocation, ObsOptions, file_of, is_whole, object_key};
@@ -14,6 +15,7 @@ use http::Method;
 use http::header::HeaderName;
 use md5::{Digest as _, Md5};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 use tokio::sync::{Mutex, Semaphore};
 
@@ -27,6 +29,24 @@ pub(super) struct Upload<'a> {
     ctx: &'a LegContext,
     /// Bounds what is in flight over all files: memory and connections.
     slots: Semaphore,
+}
+
+/// An upload under way.
+struct Begun {
+    note: Note,
+    /// Of the parts that are there and right, by number.
+    etags: BTreeMap<u64, String>,
+    frontier: Frontier,
+}
+
+impl Begun {
+    /// Whole files only: a part of a file has no digest to compare with.
+    async fn digest(&mut self, object: &Object<'_>) -> Result<(), Fault> {
+        if is_whole(object.file, &object.span) {
+            self.frontier.follow(&object.source, &object.span.range(), &mut self.note, &self.etags).await?;
+        }
+        Ok(())
+    }
 }
 
 /// One object to be made.
@@ -176,7 +196,7 @@ impl<'a> Upload<'a> {
 
     /// Continues the upload that an earlier run began, or begins one. Gives the note and the ETags of the parts that are
     /// there and known to be right.
-    async fn begin(&self, bucket: &Bucket, object: &Object<'_>) -> Result<Option<(Note, BTreeMap<u64, String>)>, Fault> {
+    async fn begin(&self, bucket: &Bucket, object: &Object<'_>) -> Result<Option<Begun>, Fault> {
         let checkpoints = &*self.ctx.checkpoints;
         let (place, stamp) = (self.location.place(), object.source.stamp);
         if let Some(note) = multipart::load_note(checkpoints, &object.key).await? {
@@ -192,7 +212,8 @@ impl<'a> Upload<'a> {
                     None => return Ok(None),
                     Some(Some(parts)) => {
                         let etags = self.confirm(object, &note, parts).await?;
-                        return Ok(Some((note, etags)));
+                        let frontier = Frontier::from_note(&note);
+                        return Ok(Some(Begun { note, etags, frontier }));
                     }
                     Some(None) => {} // gone: begin anew
                 }
@@ -211,9 +232,11 @@ impl<'a> Upload<'a> {
             mtime_ns: stamp.mtime_ns,
             sha1: object.file.sha1.to_string(),
             checked: String::new(),
+            digested: 0,
+            midstate: String::new(),
         };
         multipart::save_note(checkpoints, &object.key, &note).await?;
-        Ok(Some((note, BTreeMap::new())))
+        Ok(Some(Begun { note, etags: BTreeMap::new(), frontier: Frontier::default() }))
     }
 
     /// Of the parts that the store lists, those that are right. The ones whose reply did not reach us are read again here.
@@ -240,20 +263,15 @@ impl<'a> Upload<'a> {
     }
 
     /// Sends what is missing, then completes.
-    async fn parts(
-        &self,
-        bucket: &Bucket,
-        object: &Object<'_>,
-        begun: (Note, BTreeMap<u64, String>),
-    ) -> Result<Option<Sent<()>>, Fault> {
-        let (note, etags) = begun;
-        let count = object.span.len.div_ceil(note.part_size).max(1);
-        let missing: Vec<u64> = (1..=count).filter(|n| !etags.contains_key(n)).collect();
-        let (upload_id, part_size) = (note.upload_id.clone(), note.part_size);
-        let progress = Mutex::new((note, etags));
+    async fn parts(&self, bucket: &Bucket, object: &Object<'_>, begun: Begun) -> Result<Option<Sent<()>>, Fault> {
+        let part_size = begun.note.part_size;
+        let count = object.span.len.div_ceil(part_size).max(1);
+        let missing: Vec<u64> = (1..=count).filter(|n| !begun.etags.contains_key(n)).collect();
+        let upload_id = begun.note.upload_id.clone();
+        let begun = Mutex::new(begun);
         let send = |n| {
             let range = multipart::part_range(&object.span.range(), part_size, n);
-            self.part(bucket, object, &upload_id, n, range, &progress)
+            self.part(bucket, object, (&upload_id, n, range), &begun)
         };
         let mut sending = futures::stream::iter(missing.into_iter().map(send)).buffer_unordered(self.options.parallel.max(1));
         while let Some(sent) = sending.try_next().await? {
@@ -263,19 +281,22 @@ impl<'a> Upload<'a> {
             }
         }
         drop(sending);
+        let mut begun = begun.into_inner();
+        begun.digest(object).await?;
         object.source.check().await?;
-        let (_, etags) = progress.into_inner();
-        self.complete(bucket, object, &upload_id, &etags).await
+        if is_whole(object.file, &object.span) && begun.frontier.sha1() != object.file.sha1.0 {
+            multipart::forget(bucket, &self.location.place(), &object.key, &*self.ctx.checkpoints).await?;
+            return Err(changed(&object.file.path, "its SHA-1 differs"));
+        }
+        self.complete(bucket, object, &upload_id, &begun.etags).await
     }
 
     async fn part(
         &self,
         bucket: &Bucket,
         object: &Object<'_>,
-        upload_id: &str,
-        n: u64,
-        range: std::ops::Range<u64>,
-        progress: &Mutex<(Note, BTreeMap<u64, String>)>,
+        (upload_id, n, range): (&str, u64, Range<u64>),
+        begun: &Mutex<Begun>,
     ) -> Result<Option<Sent<()>>, Fault> {
         let Some(_slot) = self.stopped_or(self.slots.acquire()).await else { return Ok(None) };
         let attempt = || async {
@@ -288,13 +309,13 @@ impl<'a> Upload<'a> {
             Some(Sent::LostUpload) => Ok(Some(Sent::LostUpload)),
             Some(Sent::Ok(etag)) => {
                 self.ctx.counters.add_done(range.end - range.start);
-                let mut progress = progress.lock().await;
-                let (note, etags) = &mut *progress;
-                let mut checked = multipart::checked_parts(note);
+                let mut begun = begun.lock().await;
+                begun.etags.insert(n, etag);
+                begun.digest(object).await?;
+                let mut checked = multipart::checked_parts(&begun.note);
                 checked.insert(n..n + 1);
-                note.checked = checked.to_text();
-                etags.insert(n, etag);
-                multipart::save_note(&*self.ctx.checkpoints, &object.key, note).await?;
+                begun.note.checked = checked.to_text();
+                multipart::save_note(&*self.ctx.checkpoints, &object.key, &begun.note).await?;
                 Ok(Some(Sent::Ok(())))
             }
         }
