@@ -62,3 +62,30 @@ impl Frontier {
         self.digest.clone().finalize().into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ids::RelPath;
+
+    #[tokio::test]
+    async fn the_digest_goes_on_from_its_note() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = (0..1_000_003_u32).map(|i| (i % 251) as u8).collect();
+        std::fs::write(dir.path().join("f"), &bytes).unwrap();
+        let source = SourceFile::open(dir.path(), &RelPath::parse("f").unwrap(), bytes.len() as u64).await.unwrap();
+        let span = 0..bytes.len() as u64;
+        let mut note: Note = serde_json::from_str(
+            r#"{"upload_id":"u","place":"p","part_size":300000,"size":0,"mtime_ns":0,"sha1":"","checked":"","digested":0,"midstate":""}"#,
+        )
+        .unwrap();
+        // Part 2 is missing first, and 4 is the short one.
+        for (there, digested) in [(vec![1, 3], 1), (vec![1, 2, 3], 3), (vec![1, 2, 3, 4], 4)] {
+            let etags = there.into_iter().map(|n| (n, String::new())).collect();
+            let mut frontier = Frontier::from_note(&note);
+            frontier.follow(&source, &span, &mut note, &etags).await.unwrap();
+            assert_eq!(note.digested, digested);
+        }
+        assert_eq!(Frontier::from_note(&note).sha1(), <[u8; 20]>::from(Sha1::digest(&bytes)));
+    }
+}

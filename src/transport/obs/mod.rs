@@ -8,7 +8,7 @@
 //! ETag is noted on first sight and every range must come from it. Without that, an object replaced during a download
 //! gives a file that is half old, half new.
 //!
-//! Reading, listing and deleting go through opendal; uploading does not ([`client`] says why).
+//! Reading, listing and deleting go through opendal; uploading does not (`client.rs` says why).
 
 mod answer;
 mod client;
