@@ -14,7 +14,9 @@ SELECT t.name AS task, t.role, t.package, t.state, t.reason, t.policy, t.ratio, 
        (SELECT coalesce(sum(l.rate), 0) FROM legs l WHERE l.task_id = t.id AND l.state = 'running') AS rate,
        CASE WHEN t.state IN ('downloaded', 'uploaded', 'history') THEN 0
             WHEN (SELECT coalesce(sum(l.rate), 0) FROM legs l WHERE l.task_id = t.id AND l.state = 'running') = 0 THEN -1
-            ELSE (t.bytes_total - (SELECT coalesce(sum(f.bytes_done), 0) FROM task_files f WHERE f.task_id = t.id))
+            ELSE max(0, t.bytes_total - CASE WHEN t.role = 'receiver'
+                 THEN (SELECT coalesce(sum(f.bytes_done), 0) FROM task_files f WHERE f.task_id = t.id)
+                 ELSE (SELECT coalesce(sum(l.bytes_done), 0) FROM legs l WHERE l.task_id = t.id) END)
                  / (SELECT sum(l.rate) FROM legs l WHERE l.task_id = t.id AND l.state = 'running') / 60 + 1 END AS eta_minutes,
        t.bytes_local,
        datetime(t.created_at / 1000, 'unixepoch', 'localtime') AS created_at,

@@ -51,11 +51,14 @@ pub fn start(assembly: &Arc<Assembly>) {
         .spawn(move || {
             let mut buffer = vec![0u8; CHUNK];
             while let Some(n) = assembly.digester.pop() {
-                if let Err(fault) = turn(&assembly, n, &mut buffer) {
-                    lock(&assembly.broken).get_or_insert(fault);
-                    assembly.news.notify_one();
+                match turn(&assembly, n, &mut buffer) {
+                    Ok(()) => assembly.follow(n),
+                    // Not queued again: an unreadable disk would keep this thread spinning. The task ends with the error.
+                    Err(fault) => {
+                        lock(&assembly.broken).get_or_insert(fault);
+                        assembly.news.notify_one();
+                    }
                 }
-                assembly.follow(n);
             }
         })
         .map(drop)
@@ -86,6 +89,9 @@ fn turn(assembly: &Assembly, n: usize, buffer: &mut [u8]) -> Result<(), Fault> {
             Verdict::Wrong
         }
     };
+    if slot.size == 0 {
+        assembly.open_file(n as u32)?; // an empty file is made here, before it counts: no transport ever writes to it
+    }
     let mut state = lock(&slot.state);
     if state.epoch != epoch {
         return Ok(()); // reset meanwhile: these were the old bytes
@@ -95,9 +101,6 @@ fn turn(assembly: &Assembly, n: usize, buffer: &mut [u8]) -> Result<(), Fault> {
     if verdict != Verdict::Open {
         state.verdict = verdict;
         drop(state);
-        if verdict == Verdict::Verified && slot.size == 0 {
-            assembly.open_file(slot)?; // an empty file is made here: no transport ever writes to it
-        }
         assembly.news.notify_one();
     }
     Ok(())

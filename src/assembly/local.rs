@@ -48,9 +48,9 @@ impl Assembly {
         Ok(())
     }
 
-    /// The library cannot bring this file: a method does.
+    /// The library cannot bring this file: a method does. Returns the library file that was to be copied.
     pub fn forget_source(&self, file: u32) -> Option<PathBuf> {
-        lock(&self.slots.get(file as usize)?.local_source).take()
+        self.slots.get(file as usize).and_then(|slot| lock(&slot.local_source).take())
     }
 
     /// Shares the source's blocks if nothing was written yet and the file system can. `false`: copy instead.
@@ -69,7 +69,7 @@ impl Assembly {
         if reflink_copy::reflink(source, &target).is_err() {
             return Ok(false);
         }
-        *open = Some(std::sync::Arc::new(staging::open(&self.root, &slot.path, slot.size, slot.wanted)?));
+        staging::open(&self.root, &slot.path, slot.size, slot.wanted)?;
         Ok(true)
     }
 }

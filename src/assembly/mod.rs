@@ -25,6 +25,7 @@ use crate::package::digest::Sha1State;
 use crate::store::Store;
 use crate::store::task_files::{FileProgress, FileRow};
 use crate::transport::Sink;
+use std::collections::VecDeque;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
@@ -38,12 +39,16 @@ use tokio::sync::Notify;
 const SYNC_BYTES: u64 = 64 << 20;
 /// ... or after this time.
 const SYNC_PERIOD: Duration = Duration::from_secs(5);
+/// Staged files that are open at the same time: a package may have ten thousand files, a process not as many descriptors.
+const OPEN_FILES: usize = 128;
 
 /// A task's package while it is being received. See the module's text.
 pub struct Assembly {
     task: i64,
     root: PathBuf,
     slots: Vec<Slot>,
+    /// Slots whose file is open, oldest first; the oldest is closed when there are too many.
+    opened: Mutex<VecDeque<u32>>,
     store: Store,
     digester: digest::Queue,
     unsynced: AtomicU64,
@@ -126,16 +131,17 @@ impl Assembly {
     /// what the database recorded (as far as the files are there with it), and starts the digest where it stood.
     pub async fn open(task: i64, root: &Path, store: &Store, news: Arc<Notify>) -> Result<Arc<Self>, Fault> {
         let rows = store.task_files(task).await?;
-        let mut wanted = vec![None; rows.len()];
+        let mut wanted = vec![0; rows.len()];
         for s in store.task_spans(task).await? {
             if let Some(w) = wanted.get_mut(s.span.file as usize) {
-                *w = Some(w.unwrap_or(0) + s.span.len);
+                *w += s.span.len;
             }
         }
+        let stage_inode = store.task(task).await?.and_then(|t| t.stage_inode);
         let root = root.to_owned();
         let (root, slots) = tokio::task::spawn_blocking(move || {
-            let slots: Vec<Slot> = rows.into_iter().zip(wanted).map(|(row, w)| Slot::new(row, w.unwrap_or(0))).collect();
-            staging::prepare(&root, &slots)?;
+            let slots: Vec<Slot> = rows.into_iter().zip(wanted).map(|(row, w)| Slot::new(row, w)).collect();
+            staging::prepare(&root, &slots, stage_inode)?;
             Ok::<_, Fault>((root, slots))
         })
         .await
@@ -144,6 +150,7 @@ impl Assembly {
             task,
             root,
             slots,
+            opened: Mutex::default(),
             store: store.clone(),
             digester: digest::Queue::default(),
             unsynced: AtomicU64::new(0),
@@ -200,18 +207,30 @@ impl Assembly {
     }
 
     /// Forgets ranges of a file whose bytes turned out wrong; they are missing from now on.
-    pub fn reset(&self, file: u32, ranges: &[Range<u64>]) {
-        let Some(slot) = self.slots.get(file as usize) else { return };
-        let mut state = lock(&slot.state);
+    ///
+    /// The database forgets them first: were they written anew while it still vouches for the old ones, a power cut
+    /// would join the digest of the old bytes with the new ones on disk.
+    pub async fn reset(&self, file: u32, ranges: &[Range<u64>]) -> Result<(), Fault> {
+        let Some(slot) = self.slots.get(file as usize) else { return Ok(()) };
+        let _one = self.sync_lock.lock().await;
+        let mut have = lock(&slot.state).have.clone();
         for r in ranges {
-            state.have.remove(r.clone());
+            have.remove(r.clone());
         }
-        state.digest = Sha1State::default();
-        state.verdict = Verdict::Open;
-        state.epoch += 1;
-        state.dirty = true;
-        drop(state);
+        let forgotten = FileProgress { idx: file, have, digest: None, digest_at: 0, verified: false };
+        self.store.record_files(self.task, &[forgotten]).await?;
+        {
+            let mut state = lock(&slot.state);
+            for r in ranges {
+                state.have.remove(r.clone());
+            }
+            state.digest = Sha1State::default();
+            state.verdict = Verdict::Open;
+            state.epoch += 1;
+            state.dirty = true;
+        }
         self.follow(file as usize);
+        Ok(())
     }
 
     /// Makes everything that is committed durable and records it.
@@ -233,14 +252,18 @@ impl Assembly {
                 verified: state.verdict == Verdict::Verified,
             });
             drop(state);
-            files.extend(lock(&slot.file).clone());
+            files.push((lock(&slot.file).clone(), slot.path.clone(), slot.size, slot.wanted));
         }
         if progress.is_empty() {
             return Ok(());
         }
         let root = self.root.clone();
         let synced = tokio::task::spawn_blocking(move || {
-            files.iter().try_for_each(|f| f.sync_data()).map_err(|e| io_fault("cannot sync files in", &root, &e))
+            files.into_iter().try_for_each(|(open, path, size, wanted)| {
+                // One that was closed meanwhile: the kernel keeps its data and its errors with the file, not with the descriptor.
+                let file = open.map_or_else(|| staging::open(&root, &path, size, wanted).map(Arc::new), Ok)?;
+                file.sync_data().map_err(|e| io_fault("cannot sync", &path.under(&root), &e))
+            })
         })
         .await
         .unwrap_or_else(|e| Err(Fault::local(format!("sync: {e}"))));
@@ -285,13 +308,24 @@ impl Assembly {
         self.slots.get(file as usize).ok_or_else(|| Fault::permanent(format!("no file number {file} in this task")))
     }
 
-    fn open_file(&self, slot: &Slot) -> Result<Arc<File>, Fault> {
+    fn open_file(&self, n: u32) -> Result<Arc<File>, Fault> {
+        let slot = self.slot(n)?;
         let mut file = lock(&slot.file);
         if let Some(f) = &*file {
             return Ok(Arc::clone(f));
         }
         let opened = Arc::new(staging::open(&self.root, &slot.path, slot.size, slot.wanted)?);
         *file = Some(Arc::clone(&opened));
+        drop(file);
+        let oldest = {
+            let mut queue = lock(&self.opened);
+            queue.push_back(n);
+            if queue.len() > OPEN_FILES { queue.pop_front() } else { None }
+        };
+        // Whoever is using it holds a share of its own.
+        if let Some(old) = oldest.and_then(|n| self.slots.get(n as usize)) {
+            lock(&old.file).take();
+        }
         Ok(opened)
     }
 
@@ -316,7 +350,7 @@ impl Sink for Assembly {
         if missing.is_empty() {
             return Ok(());
         }
-        let f = self.open_file(slot)?;
+        let f = self.open_file(file)?;
         for r in missing {
             let part = &data[(r.start - offset) as usize..(r.end - offset) as usize];
             f.write_all_at(part, r.start).map_err(|e| staging::write_fault(&self.root, &slot.path, &e))?;
@@ -327,7 +361,7 @@ impl Sink for Assembly {
     fn read_at(&self, file: u32, offset: u64, buf: &mut [u8]) -> Result<(), Fault> {
         let slot = self.slot(file)?;
         Self::bounds(slot, offset, buf.len())?;
-        let f = self.open_file(slot)?;
+        let f = self.open_file(file)?;
         f.read_exact_at(buf, offset).map_err(|e| io_fault("cannot read", &slot.path.under(&self.root), &e))
     }
 

@@ -1,6 +1,6 @@
 //! The staging directory: made by us, on the store's file system, never left through a symlink.
 
-use super::{Slot, lock};
+use super::{Slot, Verdict, lock};
 use crate::error::{Fault, io_fault};
 use crate::model::ids::RelPath;
 use rustix::fs::{FallocateFlags, Mode, OFlags, ResolveFlags};
@@ -9,8 +9,22 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::Path;
 
-/// Makes the directory and its sub-directories, drops claims on files that are not there, and checks the free space.
-pub fn prepare(root: &Path, slots: &[Slot]) -> Result<(), Fault> {
+/// Makes the directory and its sub-directories, drops claims on files that are not there, and checks the free space for
+/// what is wanted here (a cacher takes only its part).
+///
+/// `stage_inode` is what was noted before the package was renamed into the store. When the directory is another one, the
+/// rename happened and this is the old version of the package, exchanged for the new one: nothing in it is ours.
+pub fn prepare(root: &Path, slots: &[Slot], stage_inode: Option<u64>) -> Result<(), Fault> {
+    if let Some(noted) = stage_inode {
+        let only = slots.first().filter(|_| slots.len() == 1).map(|s| s.path.under(root));
+        let is_ours = |p: &Path| p.symlink_metadata().is_ok_and(|m| m.ino() == noted);
+        if !is_ours(root) && !only.as_deref().is_some_and(is_ours) {
+            match std::fs::remove_dir_all(root) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_fault("cannot empty", root, &e)),
+                _ => slots.iter().for_each(drop_claims),
+            }
+        }
+    }
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true).mode(0o755);
     builder.create(root).map_err(|e| io_fault("cannot make the staging directory", root, &e))?;
@@ -19,23 +33,17 @@ pub fn prepare(root: &Path, slots: &[Slot]) -> Result<(), Fault> {
         let path = slot.path.under(root);
         if let Some(dir) = path.parent() {
             builder.create(dir).map_err(|e| io_fault("cannot make the directory", dir, &e))?;
+            plain_directories(root, dir)?;
         }
-        let allocated = match path.symlink_metadata() {
-            Ok(m) if m.is_file() && m.len() == slot.size => m.blocks() * 512,
-            Ok(m) if m.is_file() => 0,
+        let (there, allocated) = match path.symlink_metadata() {
+            Ok(m) if m.is_file() && m.len() == slot.size => (m.blocks() > 0 || slot.size == 0, m.blocks() * 512),
+            Ok(m) if m.is_file() => (false, 0),
             Ok(_) => return Err(Fault::local(format!("{} is not a plain file: remove it", path.display()))),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => (false, 0),
             Err(e) => return Err(io_fault("cannot look at", &path, &e)),
         };
-        if allocated == 0 && slot.size > 0 {
-            // Whatever was recorded is gone with the file.
-            let mut state = lock(&slot.state);
-            if !state.have.is_empty() {
-                state.have = Default::default();
-                state.digest = Default::default();
-                state.verdict = super::Verdict::Open;
-                state.dirty = true;
-            }
+        if !there {
+            drop_claims(slot);
         }
         missing += slot.wanted.saturating_sub(allocated);
     }
@@ -46,6 +54,27 @@ pub fn prepare(root: &Path, slots: &[Slot]) -> Result<(), Fault> {
             root.display(),
             missing - free
         )));
+    }
+    Ok(())
+}
+
+/// Whatever was recorded is gone with the file.
+fn drop_claims(slot: &Slot) {
+    let mut state = lock(&slot.state);
+    if !state.have.is_empty() || state.verdict != Verdict::Open {
+        state.have = Default::default();
+        state.digest = Default::default();
+        state.verdict = Verdict::Open;
+        state.dirty = true;
+    }
+}
+
+/// Every directory from the root down to `dir` is one, and not a link to one elsewhere.
+fn plain_directories(root: &Path, dir: &Path) -> Result<(), Fault> {
+    for part in dir.ancestors().take_while(|p| *p != root) {
+        if !part.symlink_metadata().map_err(|e| io_fault("cannot look at", part, &e))?.is_dir() {
+            return Err(Fault::local(format!("{} is not a plain directory: remove it", part.display())));
+        }
     }
     Ok(())
 }

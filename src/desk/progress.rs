@@ -37,7 +37,8 @@ impl Desk {
         let by_method = if complete { to_fetch } else { by(&|l| l.bytes_done) };
         let rates = by(&|l| if l.state == LegState::Running { l.rate } else { 0 });
         let copied = if complete { row.bytes_local } else { self.store.local_bytes_done(row.id).await? };
-        let downloaded = by_method.iter().sum::<u64>() + copied;
+        // A hand-over moves a file's bytes from one method to another; for a second both may count them.
+        let downloaded = (by_method.iter().sum::<u64>() + copied).min(row.bytes_total);
         let downloading = row.state == TaskState::Downloading;
         let rate = rates.iter().sum();
         Ok(Progress {

@@ -106,6 +106,10 @@ pub fn decide(s: &Snapshot) -> Vec<Action> {
     let mut uploading = s.tasks.iter().filter(|t| holds(t, TaskState::Uploading)).count();
     let mut downloading = s.tasks.iter().filter(|t| holds(t, TaskState::Downloading)).count();
     for task in &s.tasks {
+        // Received again while it was at work: what still runs belongs to its old self.
+        if task.state == TaskState::Queues && (!stop_legs(task, &mut out) || task.copying || task.finishing) {
+            continue;
+        }
         match (task.role, task.state) {
             (Role::Send, TaskState::Queues) if uploading < s.uploading_max => {
                 uploading += 1;

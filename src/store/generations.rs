@@ -116,10 +116,11 @@ impl Store {
         rows.into_iter().map(read).collect()
     }
 
+    /// Moves a live job on. One that was cancelled meanwhile stays cancelled.
     pub async fn set_generation(&self, id: i64, state: GenerationState, error: &str, now_ms: i64) -> Result<(), Fault> {
         sqlx::query(
             "UPDATE generations SET state = ?1, error = ?2, finished_at = CASE WHEN ?1 IN ('queued', 'running') THEN NULL ELSE ?3 END \
-             WHERE id = ?4",
+             WHERE id = ?4 AND state IN ('queued', 'running')",
         )
         .bind(state.as_str())
         .bind(error)

@@ -185,15 +185,4 @@ impl Store {
             .map_err(db_fault)?;
         Ok(())
     }
-
-    /// Makes a leg of a finished download seed again.
-    pub async fn rearm_leg(&self, task: i64, method: Method) -> Result<(), Fault> {
-        sqlx::query("UPDATE legs SET state = 'waiting', ready = 0, tries = 0, retry_at = NULL, error = '' WHERE task_id = ? AND method = ?")
-            .bind(task)
-            .bind(method.as_str())
-            .execute(&self.writer)
-            .await
-            .map_err(db_fault)?;
-        Ok(())
-    }
 }

@@ -36,7 +36,8 @@ impl Store {
         tx.commit().await.map_err(db_fault)
     }
 
-    /// The end of a reception: library, package verdict and the task's new state in one transaction.
+    /// The end of a reception: library, package verdict, the task's new state and its seed in one transaction. `false`: the
+    /// task is not downloading any more (cancelled at the last moment); the package is in the library all the same.
     pub async fn finish_reception(
         &self,
         task: i64,
@@ -59,8 +60,20 @@ impl Store {
         .execute(&mut *tx)
         .await
         .map_err(db_fault)?;
+        let moved = done.rows_affected() == 1;
+        if moved {
+            // Its bt leg was for fetching; from now on it seeds.
+            sqlx::query(
+                "UPDATE legs SET state = 'waiting', ready = 0, tries = 0, retry_at = NULL, error = '' \
+                 WHERE task_id = ? AND method = 'bt'",
+            )
+            .bind(task)
+            .execute(&mut *tx)
+            .await
+            .map_err(db_fault)?;
+        }
         tx.commit().await.map_err(db_fault)?;
-        Ok(done.rows_affected() == 1)
+        Ok(moved)
     }
 
     /// For each wanted (digest, size), one library file that has them, if there is one.

@@ -39,6 +39,7 @@ impl Store {
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir).map_err(|e| crate::error::io_fault("cannot create the database directory", dir, &e))?;
         }
+        restrict(path)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -63,7 +64,6 @@ impl Store {
             .connect_with(options.clone())
             .await
             .map_err(refused)?;
-        restrict(path)?;
         sqlx::migrate!("./migrations")
             .run(&writer)
             .await
@@ -96,8 +96,16 @@ impl Store {
     }
 }
 
+/// Makes the file if needed, 0600. SQLite gives its `-wal` and `-shm` the rights that the file has when it makes them, so
+/// this comes before the first connection.
 fn restrict(path: &Path) -> Result<(), Fault> {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+    std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|e| crate::error::io_fault("cannot open the database", path, &e))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
         .map_err(|e| crate::error::io_fault("cannot restrict the rights of", path, &e))
 }

@@ -12,12 +12,13 @@ impl Store {
             .execute(&mut *tx)
             .await
             .map_err(db_fault)?;
-        // The last sample of each minute stays; its rate becomes the minute's average.
+        // The last sample of each minute stays; its rate becomes the minute's average. The ranges of `at` are such that the
+        // primary key finds them: dividing it instead would compare every sample with every other.
         sqlx::query(
             "UPDATE progress_samples AS p SET rate = (SELECT cast(avg(q.rate) AS INTEGER) FROM progress_samples q \
-             WHERE q.task_id = p.task_id AND q.method = p.method AND q.at / 60000 = p.at / 60000) \
-             WHERE p.at < ?1 AND p.at = (SELECT max(q.at) FROM progress_samples q \
-             WHERE q.task_id = p.task_id AND q.method = p.method AND q.at / 60000 = p.at / 60000)",
+             WHERE q.task_id = p.task_id AND q.method = p.method AND q.at BETWEEN p.at - p.at % 60000 AND p.at) \
+             WHERE p.at < ?1 AND NOT EXISTS (SELECT 1 FROM progress_samples q WHERE q.task_id = p.task_id \
+             AND q.method = p.method AND q.at BETWEEN p.at + 1 AND p.at - p.at % 60000 + 59999)",
         )
         .bind(fine_before_ms)
         .execute(&mut *tx)
@@ -25,7 +26,7 @@ impl Store {
         .map_err(db_fault)?;
         sqlx::query(
             "DELETE FROM progress_samples AS p WHERE p.at < ?1 AND EXISTS (SELECT 1 FROM progress_samples q \
-             WHERE q.task_id = p.task_id AND q.method = p.method AND q.at > p.at AND q.at / 60000 = p.at / 60000)",
+             WHERE q.task_id = p.task_id AND q.method = p.method AND q.at BETWEEN p.at + 1 AND p.at - p.at % 60000 + 59999)",
         )
         .bind(fine_before_ms)
         .execute(&mut *tx)

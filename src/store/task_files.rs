@@ -202,8 +202,10 @@ impl Store {
         .await
         .map_err(db_fault)?;
         sqlx::query(
-            "UPDATE legs SET bytes_total = (SELECT coalesce(sum(len), 0) FROM spans s \
-             WHERE s.task_id = legs.task_id AND s.method = legs.method) WHERE task_id = ?",
+            "UPDATE legs SET bytes_total = n.bytes, bytes_done = min(bytes_done, n.bytes) FROM \
+             (SELECT l.method AS m, coalesce(sum(s.len), 0) AS bytes FROM legs l LEFT JOIN spans s \
+              ON s.task_id = l.task_id AND s.method = l.method WHERE l.task_id = ?1 GROUP BY l.method) AS n \
+             WHERE task_id = ?1 AND method = n.m",
         )
         .bind(task)
         .execute(&mut *tx)

@@ -160,7 +160,8 @@ impl Store {
         Ok(id)
     }
 
-    /// Accepts a task again that keeps its files and what is on disk of them: legs, spans and document are new.
+    /// Accepts a task again that keeps its files and what is on disk of them: legs, spans and document are new. The noted
+    /// inode stays: it tells whether the package was renamed into the store already.
     pub async fn resume_task(&self, id: i64, t: &NewTask, now_ms: i64) -> Result<(), Fault> {
         let mut tx = self.begin().await?;
         for table in [
@@ -173,7 +174,7 @@ impl Store {
         }
         sqlx::query(
             "UPDATE tasks SET state = 'queues', reason = '', policy = ?, ratio = ?, bytes_total = ?, bytes_local = ?, document = ?, \
-             torrent = ?, store_path = ?, stage_inode = NULL, seed_until = ?, created_at = ?, started_at = NULL, finished_at = NULL, \
+             torrent = ?, store_path = ?, seed_until = ?, created_at = ?, started_at = NULL, finished_at = NULL, \
              revision = revision + 1 WHERE id = ?",
         )
         .bind(t.policy.as_str())
@@ -259,11 +260,12 @@ impl Store {
     pub async fn move_task(&self, id: i64, from: TaskState, to: TaskState, reason: &str, now_ms: i64) -> Result<bool, Fault> {
         let started = matches!(to, TaskState::Uploading | TaskState::Downloading);
         let finished = matches!(to, TaskState::Uploaded | TaskState::Downloaded | TaskState::Failed | TaskState::History);
+        let allowed = |role: Role| if from.can_become(role, to) { role.as_str() } else { "" };
         let done = sqlx::query(
             "UPDATE tasks SET state = ?1, reason = ?2, revision = revision + 1, \
              started_at = CASE WHEN ?3 THEN coalesce(started_at, ?5) ELSE started_at END, \
              finished_at = CASE WHEN ?4 THEN coalesce(finished_at, ?5) ELSE finished_at END \
-             WHERE id = ?6 AND state = ?7",
+             WHERE id = ?6 AND state = ?7 AND role IN (?8, ?9)",
         )
         .bind(to.as_str())
         .bind(reason)
@@ -272,6 +274,8 @@ impl Store {
         .bind(now_ms)
         .bind(id)
         .bind(from.as_str())
+        .bind(allowed(Role::Send))
+        .bind(allowed(Role::Recv))
         .execute(&self.writer)
         .await
         .map_err(db_fault)?;

@@ -63,7 +63,8 @@ impl Leg {
 pub enum Report {
     Leg { task: i64, method: Method, outcome: Result<Outcome, Fault> },
     Copied { task: i64, outcome: Result<(), Fault> },
-    Finished { task: i64, outcome: Result<(), Fault> },
+    /// Whether the task became `downloaded`.
+    Finished { task: i64, outcome: Result<bool, Fault> },
     Generated { outcome: super::generate::Ended },
 }
 
@@ -252,6 +253,10 @@ impl Conductor {
     async fn begin(&mut self, task: i64) -> Result<(), Fault> {
         let row = self.row(task).await?;
         let to = if row.role == Role::Send { TaskState::Uploading } else { TaskState::Downloading };
+        // One that is open belongs to what the task was before it was received again.
+        if let Some(old) = self.assemblies.remove(&task) {
+            old.close().await?;
+        }
         if row.role == Role::Recv && !assembly::already_renamed(&row) {
             if let Err(fault) = self.open_assembly(&row).await {
                 self.move_task(task, TaskState::Queues, TaskState::DownloadError, &fault.message).await?;
@@ -327,8 +332,29 @@ impl Conductor {
         Ok(())
     }
 
+    async fn leg_row(&self, task: i64, method: Method) -> Result<Option<LegRow>, Fault> {
+        Ok(self.node.store.legs(task).await?.into_iter().find(|l| l.method == method))
+    }
+
     async fn tries(&self, task: i64, method: Method) -> Result<u32, Fault> {
-        Ok(self.node.store.legs(task).await?.iter().find(|l| l.method == method).map_or(0, |l| l.tries))
+        Ok(self.leg_row(task, method).await?.map_or(0, |l| l.tries))
+    }
+
+    /// Is everything there that the method has to bring now?
+    async fn has_all(&self, task: i64, method: Method) -> Result<bool, Fault> {
+        let Some(assembly) = self.assemblies.get(&task) else { return Ok(true) };
+        let spans = self.node.store.task_spans(task).await?;
+        let mine: Vec<_> = spans.iter().filter(|s| s.method == Some(method)).map(|s| s.span).collect();
+        Ok(assembly.covered(mine.iter()) == mine.iter().map(|s| s.len).sum::<u64>())
+    }
+
+    /// After a hand-over: the figures of running legs are those of the spans that are theirs now.
+    pub(super) async fn follow_spans(&mut self, task: i64) -> Result<(), Fault> {
+        let spans = self.node.store.task_spans(task).await?;
+        for ((_, method), leg) in self.running.iter_mut().filter(|((id, _), _)| *id == task) {
+            leg.gauge.spans = spans.iter().filter(|s| s.method == Some(*method)).map(|s| s.span).collect();
+        }
+        Ok(())
     }
 
     async fn handle(&mut self, report: Report) {
@@ -337,7 +363,7 @@ impl Conductor {
             Report::Copied { task, outcome } => {
                 self.copying.remove(&task);
                 match outcome {
-                    Ok(()) => Ok(()),
+                    Ok(()) => self.follow_spans(task).await,
                     Err(fault) => self.move_task(task, TaskState::Downloading, TaskState::DownloadError, &fault.message).await,
                 }
             }
@@ -354,7 +380,15 @@ impl Conductor {
         self.last_sample(task, method, &mut leg.gauge).await;
         let name = leg.plan.task.name.to_string();
         let store = self.node.store.clone();
+        // Failed from outside (a broken disk, a file that nobody has right), or accepted anew: that stands.
+        if self.leg_row(task, method).await?.is_none_or(|l| l.state != LegState::Running) {
+            return Ok(());
+        }
         let fault = match outcome {
+            // More was given to this leg than it knew of when it started.
+            Ok(Outcome::Done) if leg.purpose == Purpose::Fetch && !self.has_all(task, method).await? => {
+                return store.set_leg(task, method, LegState::Waiting, "", 0, None).await;
+            }
             Ok(Outcome::Done) => {
                 // Spans may have been handed to the method while it ran.
                 let complete = match self.assemblies.get(&task).filter(|_| leg.purpose == Purpose::Fetch) {
@@ -378,7 +412,9 @@ impl Conductor {
             None => leg.gauge.counters.wire.load(Relaxed) > 0,
         };
         let verdict = if leg.purpose == Purpose::Fetch {
-            repair::after_fault(&self.node, &leg.plan, method, &fault, tries, moved).await?
+            let verdict = repair::after_fault(&self.node, &leg.plan, method, &fault, tries, moved).await?;
+            self.follow_spans(task).await?;
+            verdict
         } else {
             self.after_publish_fault(&fault, tries)
         };

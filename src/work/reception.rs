@@ -5,7 +5,6 @@ use super::legs::Plan;
 use super::{Node, repair};
 use crate::assembly::{self, Assembly};
 use crate::error::{Fault, FaultClass};
-use crate::model::span::Method;
 use crate::model::task::{NodeType, TaskState};
 use crate::store::events::Level;
 use crate::store::tasks::TaskRow;
@@ -33,10 +32,11 @@ impl Conductor {
             if assembly.wrong_files().is_empty() {
                 continue;
             }
-            let plan = Plan::load(&self.node.store, row).await?;
+            let (task, plan) = (row.id, Plan::load(&self.node.store, row).await?);
             if let Some(error) = repair::repair_wrong_files(&self.node, &plan, &assembly).await? {
-                self.move_task(plan.task.id, TaskState::Downloading, TaskState::DownloadError, &error).await?;
+                self.move_task(task, TaskState::Downloading, TaskState::DownloadError, &error).await?;
             }
+            self.follow_spans(task).await?;
         }
         Ok(())
     }
@@ -112,16 +112,18 @@ impl Conductor {
         Ok(())
     }
 
-    pub(super) async fn reception_ended(&mut self, task: i64, outcome: Result<(), Fault>) -> Result<(), Fault> {
+    pub(super) async fn reception_ended(&mut self, task: i64, outcome: Result<bool, Fault>) -> Result<(), Fault> {
         self.finishing.remove(&task);
         let row = self.row(task).await?;
         match outcome {
-            Ok(()) => {
-                self.node
-                    .event(Level::Info, "state", row.name.as_str(), "downloading -> downloaded: verified, in its store")
-                    .await;
+            Ok(moved) => {
+                let text = if moved {
+                    "downloading -> downloaded: verified, in its store"
+                } else {
+                    "cancelled or received again while it was handed over: verified, in its store all the same"
+                };
+                self.node.event(Level::Info, "state", row.name.as_str(), text).await;
                 self.node.announce(&row);
-                self.node.store.rearm_leg(task, Method::Bt).await?;
                 self.node.export(&row).await
             }
             Err(fault) if fault.class == FaultClass::Transient => {
@@ -160,8 +162,13 @@ async fn copy_all(node: &Node, plan: &Plan, assembly: &Arc<Assembly>) -> Result<
     Ok(())
 }
 
-async fn finish_reception(node: &Node, row: TaskRow, assembly: Option<Arc<Assembly>>) -> Result<(), Fault> {
-    let mut plan = Plan::load(&node.store, row).await?;
+/// Says whether the task became `downloaded`: it may have been cancelled meanwhile.
+async fn finish_reception(node: &Node, row: TaskRow, assembly: Option<Arc<Assembly>>) -> Result<bool, Fault> {
+    let plan = Plan::load(&node.store, row).await;
+    if let (Err(_), Some(assembly)) = (&plan, &assembly) {
+        assembly.close().await?;
+    }
+    let mut plan = plan?;
     let single = plan.file.is_single();
     if let Some(assembly) = assembly {
         let renamed = assembly::finish(&assembly, &node.store, &plan.task, single).await;
@@ -182,8 +189,7 @@ async fn finish_reception(node: &Node, row: TaskRow, assembly: Option<Arc<Assemb
             Some(seed_until),
             now.timestamp_millis(),
         )
-        .await?;
-    Ok(())
+        .await
 }
 
 pub(super) async fn remove_tree(path: std::path::PathBuf) {

@@ -51,17 +51,24 @@ pub async fn repair_wrong_files(node: &Node, plan: &Plan, assembly: &Assembly) -
         if sources.len() > 1 {
             sources.retain(|m| *m != Some(Method::Bt));
         }
+        // First of all, whatever becomes of it: bytes that nobody vouches for must not be taken for present when the task
+        // is received again.
+        let suspect: Vec<_> = mine.clone().filter(|s| sources.contains(&s.method)).map(|s| s.span.range()).collect();
+        assembly.reset(file, &suspect).await?;
         for source in sources {
             let name = source.map_or("the library", Method::as_str);
             let message = format!("file {}: wrong SHA-1 from {name}", assembly.path_of(file));
+            if source.is_none()
+                && let Some(path) = assembly.forget_source(file)
+            {
+                node.store.forget_library_file(&path).await?; // its row is wrong: the next task must not copy it either
+            }
             if !hand_over(node, plan, file, source, &message).await? {
                 return Ok(Some(format!("{message}, and no other method has it")));
             }
             if source.is_none() {
                 forget_source(node, assembly, file).await?;
             }
-            let ranges: Vec<_> = mine.clone().filter(|s| s.method == source).map(|s| s.span.range()).collect();
-            assembly.reset(file, &ranges);
         }
     }
     Ok(None)
