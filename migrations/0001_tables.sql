@@ -15,8 +15,6 @@ CREATE TABLE tasks (
     ratio        TEXT NOT NULL,
     bytes_total  INTEGER NOT NULL CHECK (bytes_total >= 0),
     bytes_local  INTEGER NOT NULL DEFAULT 0 CHECK (bytes_local >= 0),  -- found in the library
-    document     TEXT NOT NULL CHECK (json_valid(document)),           -- the task file; holds keys: never in a view
-    torrent      BLOB,                               -- the torrent that this task fetches or seeds
     store_path   TEXT NOT NULL DEFAULT '',           -- where the package lies (sender) or will lie (receiver)
     stage_inode  INTEGER,                            -- staging directory, noted before it is renamed into the store
     seed_until   INTEGER,                            -- end of the seed time, once it runs
@@ -25,9 +23,13 @@ CREATE TABLE tasks (
     finished_at  INTEGER,
     revision     INTEGER NOT NULL DEFAULT 1,         -- counts changes that the exported view must follow
     exported     INTEGER NOT NULL DEFAULT 0,         -- the revision that the task directories show
+    -- Large, so last: a row's other columns are read without them.
+    document     TEXT NOT NULL CHECK (json_valid(document)),           -- the task file; holds keys: never in a view
+    torrent      BLOB,                               -- the torrent that this task fetches or seeds
     UNIQUE (role, name)
 ) STRICT;
 CREATE INDEX tasks_by_state ON tasks (state, id);
+CREATE INDEX tasks_unexported ON tasks (id) WHERE exported < revision;
 
 -- The task's files, in the order of its file list, with what is safely on disk.
 CREATE TABLE task_files (
@@ -154,7 +156,7 @@ CREATE TABLE torrents (
 
 -- gentask jobs.
 CREATE TABLE generations (
-    id           INTEGER PRIMARY KEY,
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice: a late result must not meet another job
     dcppath      TEXT NOT NULL,
     taskfile     TEXT NOT NULL UNIQUE,
     request      TEXT NOT NULL CHECK (json_valid(request)),   -- may hold keys: never in a view

@@ -11,6 +11,7 @@ use crate::package::documents::{PackageDocuments, Verdict};
 use crate::store::Store;
 use crate::store::library::{LibraryFile, PackageRow};
 use crate::store::tasks::TaskRow;
+use crate::views::{marker, stranger_in_store};
 use rustix::fs::{CWD, RenameFlags};
 use std::fs::File;
 use std::io;
@@ -28,13 +29,6 @@ pub struct Finished {
 pub fn already_renamed(task: &TaskRow) -> bool {
     let inode = std::fs::symlink_metadata(&task.store_path).map(|m| m.ino()).ok();
     task.stage_inode.is_some() && task.stage_inode == inode
-}
-
-/// The marker beside a finished package (protocol section 10).
-pub fn marker(store_path: &Path) -> PathBuf {
-    let mut name = store_path.as_os_str().to_owned();
-    name.push(".finished");
-    PathBuf::from(name)
 }
 
 /// Checks the packing list and renames the package into its store. `single`: the package is one file.
@@ -62,7 +56,12 @@ pub async fn finish(assembly: &Assembly, store: &Store, task: &TaskRow, single: 
         })
         .await?
     };
-    store.set_stage_inode(task.id, inode).await?;
+    if let Some(stranger) = stranger_in_store(store, &task.store_path).await? {
+        return Err(stranger);
+    }
+    if !store.set_stage_inode(task.id, inode).await? {
+        return Err(Fault::permanent("the task was cancelled or received again"));
+    }
     let target = task.store_path.clone();
     blocking(move || rename_into_store(&staged, &target)).await
 }
@@ -70,6 +69,9 @@ pub async fn finish(assembly: &Assembly, store: &Store, task: &TaskRow, single: 
 /// Everything after the rename; may be repeated. The old version of the package, if there was one, goes.
 pub async fn complete_after_rename(store: &Store, task: &TaskRow, staging: &Path, single: bool) -> Result<Finished, Fault> {
     let rows = store.task_files(task.id).await?;
+    if rows.is_empty() {
+        return Err(Fault::permanent("the task was replaced while it was finished"));
+    }
     let (target, staging) = (task.store_path.clone(), staging.to_owned());
     blocking(move || {
         let expected: Vec<_> = rows.into_iter().map(|r| (r.path, r.size, r.sha1)).collect();
@@ -121,8 +123,10 @@ fn check_packing_list(root: &Path, files: &[(RelPath, u64, Sha1)]) -> Result<(),
 }
 
 fn sync_tree(root: &Path, files: &[(RelPath, u64, Sha1)]) -> Result<(), Fault> {
-    let mut dirs: Vec<PathBuf> = files.iter().filter_map(|(p, _, _)| p.under(root).parent().map(Path::to_owned)).collect();
-    dirs.push(root.to_owned());
+    let mut dirs: Vec<PathBuf> = vec![root.to_owned()];
+    for (path, _, _) in files {
+        dirs.extend(path.under(root).ancestors().skip(1).take_while(|d| d.starts_with(root)).map(Path::to_owned));
+    }
     dirs.sort();
     dirs.dedup();
     for dir in dirs {
@@ -139,10 +143,6 @@ fn sync_dir(of: &Path) -> Result<(), Fault> {
 fn rename_into_store(staged: &Path, target: &Path) -> Result<(), Fault> {
     if let Some(dir) = target.parent() {
         std::fs::create_dir_all(dir).map_err(|e| io_fault("cannot make the store", dir, &e))?;
-    }
-    match std::fs::remove_file(marker(target)) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_fault("cannot remove the old marker of", target, &e)),
-        _ => {}
     }
     let flags = if target.symlink_metadata().is_ok() { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
     rustix::fs::renameat_with(CWD, staged, CWD, target, flags).map_err(|e| match e {

@@ -6,6 +6,7 @@ use crate::transport::Sink as _;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use tokio_util::sync::CancellationToken;
 
 impl Assembly {
     /// Files that are to come from the library and are not complete: number and source.
@@ -19,7 +20,7 @@ impl Assembly {
 
     /// Brings one file from the library. Its digest decides later whether the source was what the table said; a source
     /// that is gone or has another size is an error at once. Blocking.
-    pub fn copy_local(&self, file: u32) -> Result<(), Fault> {
+    pub fn copy_local(&self, file: u32, stop: &CancellationToken) -> Result<(), Fault> {
         let slot = self.slot(file)?;
         let Some(source) = &lock(&slot.local_source).clone() else { return Ok(()) };
         let refused = |e: &std::io::Error| Fault::corrupt(format!("cannot copy {}: {e}", source.display())).file(&slot.path);
@@ -33,6 +34,9 @@ impl Assembly {
             let mut buffer = vec![0u8; 1 << 20];
             let mut at = 0;
             while at < slot.size {
+                if stop.is_cancelled() {
+                    return Ok(()); // not committed: copied anew when the task goes on
+                }
                 let n = from.read(&mut buffer).map_err(|e| refused(&e))?;
                 if n == 0 {
                     return Err(

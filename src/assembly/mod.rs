@@ -55,6 +55,8 @@ pub struct Assembly {
     sync_due: Notify,
     sync_lock: tokio::sync::Mutex<()>,
     closed: AtomicBool,
+    /// A sync of files failed: the system reports that once, so nothing may be recorded any more.
+    poisoned: AtomicBool,
     /// Somebody should look: a file was verified or found wrong, or the disk failed.
     news: Arc<Notify>,
     broken: Mutex<Option<Fault>>,
@@ -157,6 +159,7 @@ impl Assembly {
             sync_due: Notify::new(),
             sync_lock: tokio::sync::Mutex::new(()),
             closed: AtomicBool::new(false),
+            poisoned: AtomicBool::new(false),
             news,
             broken: Mutex::new(None),
         });
@@ -180,6 +183,11 @@ impl Assembly {
 
     pub fn verdict(&self, file: u32) -> Verdict {
         self.slots.get(file as usize).map_or(Verdict::Open, |s| lock(&s.state).verdict)
+    }
+
+    /// Every byte that this node wants is there, checked or not.
+    pub fn is_complete(&self) -> bool {
+        self.slots.iter().all(|s| lock(&s.state).have.total() >= s.wanted)
     }
 
     /// Files whose digest came out wrong and that nobody has reset yet.
@@ -236,6 +244,9 @@ impl Assembly {
     /// Makes everything that is committed durable and records it.
     pub async fn sync(&self) -> Result<(), Fault> {
         let _one = self.sync_lock.lock().await;
+        if self.poisoned.load(Ordering::Acquire) {
+            return Err(Fault::local(format!("{}: an earlier write to the disk was lost", self.root.display())));
+        }
         self.unsynced.store(0, Ordering::Relaxed);
         let mut progress = Vec::new();
         let mut files = Vec::new();
@@ -269,7 +280,10 @@ impl Assembly {
         .unwrap_or_else(|e| Err(Fault::local(format!("sync: {e}"))));
         let recorded = match synced {
             Ok(()) => self.store.record_files(self.task, &progress).await,
-            Err(fault) => Err(fault),
+            Err(fault) => {
+                self.poisoned.store(true, Ordering::Release);
+                Err(fault)
+            }
         };
         if recorded.is_err() {
             for p in &progress {

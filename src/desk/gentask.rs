@@ -73,7 +73,7 @@ impl Desk {
             return Err("error, please provide taskfile path.".into());
         }
         let taskfile = PathBuf::from(&r.taskfile);
-        if !taskfile.is_absolute() || !r.taskfile.ends_with(".json") {
+        if !taskfile.is_absolute() || !r.taskfile.ends_with(".task.json") {
             return Err(format!("error, invalid taskfile: {}. Give an absolute path that ends with .task.json.", r.taskfile));
         }
         if let Some(dir) = taskfile.parent().filter(|d| !d.is_dir()) {

@@ -4,6 +4,7 @@
 //! quiet for a while anyway before it can be taken for complete.
 
 use super::Desk;
+use crate::model::endpoint::shown;
 use crate::model::ids::TaskName;
 use crate::model::task::{Role, TaskState};
 use crate::store::events::Level;
@@ -52,7 +53,17 @@ impl Desk {
 
     async fn take_dropped(&self, file: &Found) -> bool {
         let path = file.path.display().to_string();
-        let reply = self.take_in(&path, false, "drop").await;
+        let mut reply = self.take_in(&path, false, "drop").await;
+        if !reply.ok && !file.path.exists() {
+            return true; // it was the view of a task that moved on just now
+        }
+        // Addresses may be signed: what stays in files and the database shows them without their query.
+        reply.desc = reply
+            .desc
+            .split(' ')
+            .map(|w| if w.starts_with("http") { shown(w) } else { w.to_owned() })
+            .collect::<Vec<_>>()
+            .join(" ");
         let mut err = file.path.clone().into_os_string();
         err.push(".err");
         let err = std::path::PathBuf::from(err);

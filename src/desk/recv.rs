@@ -3,6 +3,7 @@
 use super::send::{legs_of, new_files, parse_error, schedules_of};
 use super::torrents::{TorrentKind, mismatch, torrent_kind};
 use super::{Desk, Reply, failed, open_error, read_task_file};
+use crate::model::endpoint::shown;
 use crate::model::ids::TaskName;
 use crate::model::ratio::{second_allocation, sizes_by_method};
 use crate::model::span::{Method, Span};
@@ -12,6 +13,7 @@ use crate::package::scan::is_unchanged;
 use crate::store::events::Level;
 use crate::store::library::LibraryFile;
 use crate::store::tasks::{NewSpan, NewTask, TaskRow};
+use crate::views::stranger_in_store;
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -32,22 +34,19 @@ impl Desk {
             Ok(bytes) => bytes,
             Err(e) => return Reply::err(format!("open json file error:{}", open_error(taskfile, &e))),
         };
-        let task = match TaskFile::parse(&bytes) {
-            Ok(task) => task,
-            Err(e) => return Reply::err(parse_error(&e, taskfile)),
+        let task = match tokio::task::spawn_blocking(move || TaskFile::parse(&bytes)).await {
+            Ok(Ok(task)) => task,
+            Ok(Err(e)) => return Reply::err(parse_error(&e, taskfile)),
+            Err(e) => return Reply::err(format!("error, reading {taskfile} failed: {e}")),
         };
         let name = match TaskName::from_path(taskfile) {
             Ok(name) => name,
             Err(e) => return Reply::err(format!("error, {e}")),
         };
-        let _one = self.admission.lock().await;
-        let old = match self.store.task_by_name(Role::Recv, &name).await {
-            Ok(old) => old,
-            Err(fault) => return failed(&fault),
-        };
         let cacher = self.config.current().servertype == NodeType::Cacher;
-        let again = match self.admit_recv(&name, old.as_ref(), reactive, cacher) {
-            Ok(again) => again,
+        // Twice: before the torrent is fetched, which takes its time, and again when nobody else can come between.
+        let old = match self.admit_recv(&name, reactive, cacher).await {
+            Ok((old, _)) => old,
             Err(refused) => return refused,
         };
         if cacher && let Some(row) = old.as_ref().filter(|r| r.state == TaskState::Downloading) {
@@ -56,6 +55,11 @@ impl Desk {
         let plan = match self.plan_recv(&name, task, taskfile, cacher).await {
             Ok(plan) => plan,
             Err(text) => return Reply::err(text),
+        };
+        let _one = self.admission.lock().await;
+        let (old, again) = match self.admit_recv(&name, reactive, cacher).await {
+            Ok(admitted) => admitted,
+            Err(refused) => return refused,
         };
         let everything_local = plan.legs.is_empty();
         let total = plan.bytes_total;
@@ -78,16 +82,18 @@ impl Desk {
     }
 
     /// What an older task of the same name means. `Ok(true)`: it was downloaded before and is downloaded again.
-    fn admit_recv(&self, name: &TaskName, old: Option<&TaskRow>, reactive: bool, cacher: bool) -> Result<bool, Reply> {
-        let Some(row) = old else { return Ok(false) };
+    async fn admit_recv(&self, name: &TaskName, reactive: bool, cacher: bool) -> Result<(Option<TaskRow>, bool), Reply> {
+        let old = self.store.task_by_name(Role::Recv, name).await.map_err(|f| failed(&f))?;
+        let Some(row) = old else { return Ok((None, false)) };
         let place = self.dirs.path(Role::Recv, row.state, name);
-        match row.state {
+        let again = match row.state {
             TaskState::Queues => Err(Reply::err(format!("same taskfile in queues:{}", place.display()))),
             TaskState::Downloading if !reactive => Err(Reply::err(format!("same taskfile in downloading:{}", place.display()))),
             TaskState::Downloaded => Ok(!cacher),
             TaskState::History => Ok(!cacher && row.reason.is_empty()),
             _ => Ok(false),
-        }
+        }?;
+        Ok((Some(row), again))
     }
 
     /// A cacher's running task: `reactive` prolongs the seed time.
@@ -137,6 +143,9 @@ impl Desk {
                 "error, {other} is being received into {} now: wait until it is done, or cancel it.",
                 store_path.display()
             ));
+        }
+        if !cacher && let Some(stranger) = stranger_in_store(&self.store, &store_path).await.map_err(|f| failed(&f).desc)? {
+            return Err(format!("error, {}", stranger.message));
         }
         let torrent = self.torrent_for(&task, &planned, cacher).await?;
         let local = if cacher || !config.avoidrepeat { vec![None; task.files.len()] } else { self.find_local(&task).await? };
@@ -203,11 +212,11 @@ impl Desk {
             });
         };
         let bytes = self.fetch_torrent(url).await.map_err(|fault| {
-            tracing::warn!(%fault, detail = fault.detail, url, "cannot fetch a torrent");
+            tracing::warn!(%fault, detail = fault.detail, url = shown(url), "cannot fetch a torrent");
             format!("could not download {what} from {url}")
         })?;
         if let Some(difference) = mismatch(task, &bytes) {
-            tracing::warn!(url, difference, "the torrent does not match the task");
+            tracing::warn!(url = shown(url), difference, "the torrent does not match the task");
             return Err(format!("taskfile btlist is not equal torrent content, check taskfile or tmp torrent: {url}"));
         }
         Ok(Some(bytes))
@@ -218,7 +227,8 @@ impl Desk {
         let wanted: Vec<_> = task.files.iter().map(|f| (f.sha1, f.size)).collect();
         let found = self.store.find_same(&wanted).await.map_err(|f| failed(&f).desc)?;
         tokio::task::spawn_blocking(move || {
-            found.into_iter().map(|f| f.filter(|f| f.size > 0 && is_unchanged(&f.path, f.size, f.mtime_ns, f.inode))).collect()
+            let usable = |f: &LibraryFile| f.size > 0 && is_unchanged(&f.path, f.size, f.mtime_ns, f.inode);
+            found.into_iter().map(|same| same.into_iter().find(usable)).collect()
         })
         .await
         .map_err(|e| format!("error, looking at the library failed: {e}"))

@@ -136,8 +136,9 @@ fn holds_slot(t: &TaskSnap) -> bool {
     unfinished.peek().is_none() || unfinished.any(|l| l.open || l.running)
 }
 
+/// A leg that is `running` in its row and has no worker lost it to an error that could not be recorded.
 fn may_start(now_ms: i64, l: &LegSnap) -> bool {
-    l.state == LegState::Waiting && !l.running && l.open && l.retry_at.is_none_or(|at| at <= now_ms)
+    matches!(l.state, LegState::Waiting | LegState::Running) && !l.running && l.open && l.retry_at.is_none_or(|at| at <= now_ms)
 }
 
 fn start_legs(s: &Snapshot, t: &TaskSnap, out: &mut Vec<Action>) {

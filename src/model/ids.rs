@@ -91,8 +91,9 @@ name_type!(
 
 impl TaskName {
     const SUFFIX: &'static str = ".task.json";
-    fn extra(_: &str) -> Result<(), NameError> {
-        Ok(())
+    fn extra(s: &str) -> Result<(), NameError> {
+        // Files beside a task file have longer names: `.NAME.part`, `NAME.errhistory`.
+        if s.len() > 220 { Err(refuse("task file name", s, "it is longer than 220 bytes")) } else { Ok(()) }
     }
     /// From a path as clients give it: the last component.
     pub fn from_path(path: &str) -> Result<Self, NameError> {

@@ -76,8 +76,18 @@ impl Store {
         Ok(moved)
     }
 
-    /// For each wanted (digest, size), one library file that has them, if there is one.
-    pub async fn find_same(&self, wanted: &[(Sha1, u64)]) -> Result<Vec<Option<LibraryFile>>, Fault> {
+    /// Is a package of this path known here?
+    pub async fn has_package(&self, path: &Path) -> Result<bool, Fault> {
+        let n: i64 = sqlx::query_scalar("SELECT count(*) FROM packages WHERE path = ?")
+            .bind(path.to_string_lossy().into_owned())
+            .fetch_one(&self.readers)
+            .await
+            .map_err(db_fault)?;
+        Ok(n > 0)
+    }
+
+    /// For each wanted (digest, size), the library files that have them.
+    pub async fn find_same(&self, wanted: &[(Sha1, u64)]) -> Result<Vec<Vec<LibraryFile>>, Fault> {
         let list: Vec<_> = wanted.iter().map(|(h, s)| json!([h, i(*s)])).collect();
         let rows: Vec<(i64, String, i64, i64, i64)> = sqlx::query_as(
             "SELECT n.key, f.path, f.size, f.mtime_ns, f.inode FROM json_each(?) AS n \
@@ -87,11 +97,11 @@ impl Store {
         .fetch_all(&self.readers)
         .await
         .map_err(db_fault)?;
-        let mut out: Vec<Option<LibraryFile>> = vec![None; wanted.len()];
+        let mut out: Vec<Vec<LibraryFile>> = vec![Vec::new(); wanted.len()];
         for (n, path, size, mtime_ns, inode) in rows {
             let n = usize::try_from(n).map_err(|_| bad_row("index", &path))?;
             let (Some(slot), Some((sha1, _))) = (out.get_mut(n), wanted.get(n)) else { continue };
-            slot.get_or_insert(LibraryFile { path: path.into(), size: u(size), mtime_ns, inode: u(inode), sha1: *sha1 });
+            slot.push(LibraryFile { path: path.into(), size: u(size), mtime_ns, inode: u(inode), sha1: *sha1 });
         }
         Ok(out)
     }

@@ -1,6 +1,6 @@
 //! The files of a task, their spans, and which methods must not be asked for which file.
 
-use super::{Store, bad_row, db_fault, i, u};
+use super::{Store, bad_row, db_fault, u};
 use crate::error::Fault;
 use crate::model::ids::{RelPath, Sha1};
 use crate::model::ranges::RangeSet;
@@ -129,9 +129,9 @@ impl Store {
             })
             .collect();
         sqlx::query(
-            "UPDATE task_files SET have = n.value->>1, bytes_done = n.value->>2, digest = unhex(n.value->>3), \
-             digest_at = n.value->>4, state = n.value->>5 \
-             FROM json_each(?2) AS n WHERE task_id = ?1 AND idx = n.value->>0",
+            "WITH n AS MATERIALIZED (SELECT value->>0 AS i, value AS v FROM json_each(?2)) \
+             UPDATE task_files SET have = n.v->>1, bytes_done = n.v->>2, digest = unhex(n.v->>3), digest_at = n.v->>4, \
+             state = n.v->>5 FROM n WHERE task_id = ?1 AND idx = n.i",
         )
         .bind(task)
         .bind(json!(list).to_string())
@@ -152,52 +152,56 @@ impl Store {
         Ok(rows.into_iter().map(|(n, m, e)| (n as u32, Method::parse(&m), e)).collect())
     }
 
-    /// Gives a file's unfinished spans of one method to another (`None` = library copies), notes why the old one is
-    /// refused, sets legs and their totals accordingly: one transaction, so that no span is ever nobody's.
-    pub async fn reassign_file(
+    /// Gives the spans that one method (`None` = library copies) has of these files to others, notes why the old one is
+    /// refused, and sets legs and totals accordingly: one transaction, so that no span is ever nobody's.
+    pub async fn reassign_files(
         &self,
         task: i64,
-        idx: u32,
+        moves: &[(u32, Method)],
         from: Option<Method>,
-        to: Method,
         error: &str,
         now_ms: i64,
     ) -> Result<(), Fault> {
+        let list: Vec<_> = moves.iter().map(|(n, to)| json!([n, to.as_str()])).collect();
+        let list = json!(list).to_string();
         let from_text = from.map_or("local", Method::as_str);
         let mut tx = self.begin().await?;
-        refuse(&mut tx, task, idx, from, error, now_ms).await?;
+        sqlx::query(
+            "INSERT OR REPLACE INTO refusals (task_id, idx, method, error, at) \
+             SELECT ?1, value->>0, ?3, ?4, ?5 FROM json_each(?2)",
+        )
+        .bind(task)
+        .bind(&list)
+        .bind(from_text)
+        .bind(error)
+        .bind(now_ms)
+        .execute(&mut *tx)
+        .await
+        .map_err(db_fault)?;
         // What was to be copied goes back to the methods the sender meant.
-        sqlx::query("UPDATE spans SET method = CASE WHEN ?4 = 'local' THEN planned ELSE ?1 END WHERE task_id = ?2 AND idx = ?3 AND method = ?4")
-            .bind(to.as_str())
-            .bind(task)
-            .bind(idx)
-            .bind(from_text)
-            .execute(&mut *tx)
-            .await
-            .map_err(db_fault)?;
+        sqlx::query(
+            "WITH n AS MATERIALIZED (SELECT value->>0 AS i, value->>1 AS m FROM json_each(?2)) \
+             UPDATE spans SET method = CASE WHEN ?3 = 'local' THEN planned ELSE n.m END FROM n \
+             WHERE task_id = ?1 AND idx = n.i AND method = ?3",
+        )
+        .bind(task)
+        .bind(&list)
+        .bind(from_text)
+        .execute(&mut *tx)
+        .await
+        .map_err(db_fault)?;
         if from.is_none() {
-            sqlx::query(
-                "UPDATE tasks SET bytes_local = (SELECT coalesce(sum(len), 0) FROM spans WHERE task_id = ?1 AND method = 'local') \
-                 WHERE id = ?1",
-            )
-            .bind(task)
-            .execute(&mut *tx)
-            .await
-            .map_err(db_fault)?;
-            sqlx::query("UPDATE task_files SET local_source = NULL WHERE task_id = ? AND idx = ?")
-                .bind(task)
-                .bind(idx)
-                .execute(&mut *tx)
-                .await
-                .map_err(db_fault)?;
+            forget_local(&mut tx, task, &list).await?;
         }
         sqlx::query(
-            "INSERT INTO legs (task_id, method, state) \
-             SELECT DISTINCT task_id, method, 'waiting' FROM spans WHERE task_id = ?1 AND idx = ?2 AND method <> 'local' AND true \
+            "WITH n AS MATERIALIZED (SELECT value->>0 AS i FROM json_each(?2)) \
+             INSERT INTO legs (task_id, method, state) \
+             SELECT DISTINCT s.task_id, s.method, 'waiting' FROM n JOIN spans s ON s.task_id = ?1 AND s.idx = n.i \
+             WHERE s.method <> 'local' \
              ON CONFLICT (task_id, method) DO UPDATE SET state = 'waiting', retry_at = NULL WHERE state IN ('done', 'failed', 'off')",
         )
         .bind(task)
-        .bind(idx)
+        .bind(&list)
         .execute(&mut *tx)
         .await
         .map_err(db_fault)?;
@@ -216,28 +220,36 @@ impl Store {
 
     /// Notes that a method must not be asked for a file again.
     pub async fn refuse_file(&self, task: i64, idx: u32, method: Option<Method>, error: &str, now_ms: i64) -> Result<(), Fault> {
-        let mut tx = self.begin().await?;
-        refuse(&mut tx, task, idx, method, error, now_ms).await?;
-        tx.commit().await.map_err(db_fault)
+        sqlx::query("INSERT OR REPLACE INTO refusals (task_id, idx, method, error, at) VALUES (?, ?, ?, ?, ?)")
+            .bind(task)
+            .bind(idx)
+            .bind(method.map_or("local", Method::as_str))
+            .bind(error)
+            .bind(now_ms)
+            .execute(&self.writer)
+            .await
+            .map_err(db_fault)?;
+        Ok(())
     }
 }
 
-async fn refuse(
-    tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>,
-    task: i64,
-    idx: u32,
-    method: Option<Method>,
-    error: &str,
-    now_ms: i64,
-) -> Result<(), Fault> {
-    sqlx::query("INSERT OR REPLACE INTO refusals (task_id, idx, method, error, at) VALUES (?, ?, ?, ?, ?)")
-        .bind(task)
-        .bind(idx)
-        .bind(method.map_or("local", Method::as_str))
-        .bind(error)
-        .bind(i(now_ms.max(0) as u64))
-        .execute(&mut **tx)
-        .await
-        .map_err(db_fault)?;
+/// These files are not copied from the library any more.
+async fn forget_local(tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>, task: i64, list: &str) -> Result<(), Fault> {
+    sqlx::query(
+        "UPDATE tasks SET bytes_local = (SELECT coalesce(sum(len), 0) FROM spans WHERE task_id = ?1 AND method = 'local') WHERE id = ?1",
+    )
+    .bind(task)
+    .execute(&mut **tx)
+    .await
+    .map_err(db_fault)?;
+    sqlx::query(
+        "WITH n AS MATERIALIZED (SELECT value->>0 AS i FROM json_each(?2)) \
+         UPDATE task_files SET local_source = NULL FROM n WHERE task_id = ?1 AND idx = n.i",
+    )
+    .bind(task)
+    .bind(list)
+    .execute(&mut **tx)
+    .await
+    .map_err(db_fault)?;
     Ok(())
 }

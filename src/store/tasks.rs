@@ -193,7 +193,8 @@ impl Store {
         let sources: Vec<_> =
             t.files.iter().enumerate().map(|(n, f)| json!([n, f.local_source.as_ref().map(|p| p.to_string_lossy())])).collect();
         sqlx::query(
-            "UPDATE task_files SET local_source = n.value->>1 FROM json_each(?2) AS n WHERE task_id = ?1 AND idx = n.value->>0",
+            "WITH n AS MATERIALIZED (SELECT value->>0 AS i, value->>1 AS source FROM json_each(?2)) \
+             UPDATE task_files SET local_source = n.source FROM n WHERE task_id = ?1 AND idx = n.i",
         )
         .bind(id)
         .bind(json!(sources).to_string())
@@ -293,14 +294,15 @@ impl Store {
     }
 
     /// Notes which directory is about to be renamed into the store, so that a restart can tell whether it happened.
-    pub async fn set_stage_inode(&self, id: i64, inode: u64) -> Result<(), Fault> {
-        sqlx::query("UPDATE tasks SET stage_inode = ? WHERE id = ?")
+    /// `false`: the task is not downloading any more, and must not be renamed.
+    pub async fn set_stage_inode(&self, id: i64, inode: u64) -> Result<bool, Fault> {
+        let done = sqlx::query("UPDATE tasks SET stage_inode = ? WHERE id = ? AND state = 'downloading'")
             .bind(i(inode))
             .bind(id)
             .execute(&self.writer)
             .await
             .map_err(db_fault)?;
-        Ok(())
+        Ok(done.rows_affected() == 1)
     }
 
     pub async fn set_exported(&self, id: i64, revision: i64) -> Result<(), Fault> {

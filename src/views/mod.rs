@@ -140,6 +140,24 @@ pub fn remove(path: &Path) -> Result<(), Fault> {
     }
 }
 
+/// The marker beside a finished package (protocol section 10).
+pub fn marker(store_path: &Path) -> PathBuf {
+    let mut name = store_path.as_os_str().to_owned();
+    name.push(".finished");
+    PathBuf::from(name)
+}
+
+/// Something in the store that has the package's name and is no package of ours: it must not be replaced.
+pub async fn stranger_in_store(store: &Store, path: &Path) -> Result<Option<Fault>, Fault> {
+    if path.symlink_metadata().is_err() || marker(path).exists() || store.has_package(path).await? {
+        return Ok(None);
+    }
+    Ok(Some(Fault::local(format!(
+        "{} is there already and was not received or generated here (no .finished beside it): move it away, then receive the task again",
+        path.display()
+    ))))
+}
+
 /// A task file that lies in the receiver's queue directory.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Found {

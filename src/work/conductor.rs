@@ -35,13 +35,14 @@ pub struct Conductor {
     pub(super) running: HashMap<(i64, Method), Leg>,
     pub(super) assemblies: HashMap<i64, Arc<Assembly>>,
     /// Tasks that are being copied to or finished.
-    pub(super) copying: HashSet<i64>,
+    pub(super) copying: HashMap<i64, CancellationToken>,
     pub(super) finishing: HashSet<i64>,
     pub(super) generating: Option<super::generate::Job>,
     pub(super) results: mpsc::Sender<Report>,
     inbox: mpsc::Receiver<Report>,
     pub(super) samples: u32,
     upkeep: super::upkeep::Upkeep,
+    pub(super) swept: Option<Instant>,
 }
 
 /// A leg that has a worker.
@@ -61,11 +62,23 @@ impl Leg {
 
 /// What workers tell.
 pub enum Report {
-    Leg { task: i64, method: Method, outcome: Result<Outcome, Fault> },
-    Copied { task: i64, outcome: Result<(), Fault> },
+    Leg {
+        task: i64,
+        method: Method,
+        outcome: Result<Outcome, Fault>,
+    },
+    Copied {
+        task: i64,
+        outcome: Result<(), Fault>,
+    },
     /// Whether the task became `downloaded`.
-    Finished { task: i64, outcome: Result<bool, Fault> },
-    Generated { outcome: super::generate::Ended },
+    Finished {
+        task: i64,
+        outcome: Result<bool, Fault>,
+    },
+    Generated {
+        outcome: super::generate::Ended,
+    },
 }
 
 impl Conductor {
@@ -75,13 +88,14 @@ impl Conductor {
             node,
             running: HashMap::new(),
             assemblies: HashMap::new(),
-            copying: HashSet::new(),
+            copying: HashMap::new(),
             finishing: HashSet::new(),
             generating: None,
             results,
             inbox,
             samples: 0,
             upkeep: super::upkeep::Upkeep::default(),
+            swept: None,
         }
     }
 
@@ -119,6 +133,7 @@ impl Conductor {
         for leg in self.running.values() {
             leg.stop.cancel();
         }
+        self.copying.values().for_each(CancellationToken::cancel);
         if let Some(job) = &self.generating {
             job.pause();
         }
@@ -143,6 +158,7 @@ impl Conductor {
         self.apply_rates();
         self.upkeep.run(&self.node).await;
         self.look_after_assemblies().await?;
+        self.sweep_staging().await;
         let snapshot = self.snapshot().await?;
         for action in decide(&snapshot) {
             if let Err(fault) = self.act(&action).await {
@@ -183,7 +199,7 @@ impl Conductor {
                 legs: mine,
                 seed_until: t.seed_until,
                 local_pending: assembly.is_some_and(|a| !a.local_pending().is_empty()),
-                copying: self.copying.contains(&t.id),
+                copying: self.copying.contains_key(&t.id),
                 finishing: self.finishing.contains(&t.id),
                 verified: assembly.is_some_and(|a| a.verified())
                     || (t.state == TaskState::Downloading && assembly::already_renamed(t)),
@@ -194,8 +210,8 @@ impl Conductor {
         Ok(Snapshot {
             now_ms: node.clock.now_ms(),
             node: Some(config.servertype),
-            uploading_max: config.uploadingnum as usize,
-            downloading_max: config.downloadingnum as usize,
+            uploading_max: config.uploadingnum,
+            downloading_max: config.downloadingnum,
             tasks: snaps,
             generations,
             generating: self.generating.is_some(),
@@ -216,6 +232,9 @@ impl Conductor {
             let (opens, closes) = if open { (None, change) } else { (change, None) };
             self.node.store.set_schedule(t.id, l.method, open, opens, closes).await?;
         }
+        // What a cacher has, it seeds for the whole seed time.
+        open |= self.node.config.current().servertype == NodeType::Cacher
+            && self.assemblies.get(&t.id).is_some_and(|a| a.is_complete());
         let running = self.running.get(&(t.id, l.method));
         Ok(LegSnap {
             method: l.method,
@@ -259,6 +278,9 @@ impl Conductor {
         }
         if row.role == Role::Recv && !assembly::already_renamed(&row) {
             if let Err(fault) = self.open_assembly(&row).await {
+                if fault.is_transient() {
+                    return Err(fault); // the next tick tries again
+                }
                 self.move_task(task, TaskState::Queues, TaskState::DownloadError, &fault.message).await?;
                 return Ok(());
             }
@@ -275,7 +297,9 @@ impl Conductor {
         let text = if reason.is_empty() { format!("{from} -> {to}") } else { format!("{from} -> {to}: {reason}") };
         self.node.event(level, "state", row.name.as_str(), &text).await;
         self.node.announce(&row);
-        self.node.export(&row).await?;
+        if let Err(fault) = self.node.export(&row).await {
+            tracing::warn!(%fault, task = %row.name, "cannot export the task file; the next tick tries again");
+        }
         self.node.nudge.notify_one();
         Ok(())
     }
@@ -344,8 +368,7 @@ impl Conductor {
     async fn has_all(&self, task: i64, method: Method) -> Result<bool, Fault> {
         let Some(assembly) = self.assemblies.get(&task) else { return Ok(true) };
         let spans = self.node.store.task_spans(task).await?;
-        let mine: Vec<_> = spans.iter().filter(|s| s.method == Some(method)).map(|s| s.span).collect();
-        Ok(assembly.covered(mine.iter()) == mine.iter().map(|s| s.len).sum::<u64>())
+        Ok(assembly.has_all(spans.iter().filter(|s| s.method == Some(method)).map(|s| &s.span)))
     }
 
     /// After a hand-over: the figures of running legs are those of the spans that are theirs now.
@@ -390,16 +413,8 @@ impl Conductor {
                 return store.set_leg(task, method, LegState::Waiting, "", 0, None).await;
             }
             Ok(Outcome::Done) => {
-                // Spans may have been handed to the method while it ran.
-                let complete = match self.assemblies.get(&task).filter(|_| leg.purpose == Purpose::Fetch) {
-                    Some(a) => {
-                        a.has_all(store.task_spans(task).await?.iter().filter(|s| s.method == Some(method)).map(|s| &s.span))
-                    }
-                    None => true,
-                };
-                let state = if complete { LegState::Done } else { LegState::Waiting };
-                tracing::info!(task = name, %method, %state, "leg ended");
-                return store.set_leg(task, method, state, "", 0, None).await;
+                tracing::info!(task = name, %method, "leg done");
+                return store.set_leg(task, method, LegState::Done, "", 0, None).await;
             }
             Ok(Outcome::Stopped) => return store.set_leg(task, method, LegState::Waiting, "", 0, None).await,
             Err(fault) => fault,
@@ -416,7 +431,8 @@ impl Conductor {
             self.follow_spans(task).await?;
             verdict
         } else {
-            self.after_publish_fault(&fault, tries)
+            let served = moved || leg.gauge.counters.is_ready();
+            self.after_publish_fault(&fault, if served { 0 } else { tries })
         };
         match verdict {
             repair::Verdict::Retry { at: None, .. } => store.set_leg(task, method, LegState::Waiting, "", 0, None).await,

@@ -150,11 +150,12 @@ impl Run {
         let files = Arc::clone(&self.plan.files);
         let single = self.plan.file.is_single();
         tokio::task::spawn_blocking(move || {
+            let known: std::collections::HashMap<_, _> = known.iter().map(|k| (k.path.as_path(), k)).collect();
             files.iter().all(|f| {
                 let path = if single { root.clone() } else { f.path.under(&root) };
-                known.iter().any(|k| {
-                    k.path == path && k.sha1 == f.sha1 && package::scan::is_unchanged(&path, k.size, k.mtime_ns, k.inode)
-                })
+                known
+                    .get(path.as_path())
+                    .is_some_and(|k| k.sha1 == f.sha1 && package::scan::is_unchanged(&path, k.size, k.mtime_ns, k.inode))
             })
         })
         .await
@@ -171,7 +172,9 @@ pub fn obs_location(config: &crate::config::Config, file: &TaskFile) -> Result<O
         (None, Some(own)) => (own.as_str(), EndpointFrom::OwnConfig),
         (None, None) => ("", EndpointFrom::OwnConfig),
     };
-    let pick = |task: &str, own: &str| if task.is_empty() { own.to_owned() } else { task.to_owned() };
+    // Our keys sign for our own store only: a task could name any host and collect what they signed.
+    let ours = file.obs.endpoint.as_ref().is_none_or(|e| config.obsendpoint.as_ref().is_some_and(|own| own.store() == e.store()));
+    let pick = |task: &str, own: &str| if task.is_empty() && ours { own.to_owned() } else { task.to_owned() };
     let ak = pick(file.obs.ak.reveal(), config.obsak.reveal());
     let sk = pick(file.obs.sk.reveal(), config.obssk.reveal());
     ObsLocation::parse(&url, endpoint, &ak, &sk, from)

@@ -10,35 +10,46 @@ use crate::store::events::Level;
 use crate::store::tasks::TaskRow;
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Between two looks for what cancelled tasks left.
+const SWEEP: Duration = Duration::from_secs(5);
 
 impl Conductor {
-    /// Opens what a restart left open, and deals with wrong files and broken disks.
+    /// Opens what a restart left open, and deals with wrong files and broken disks. Trouble with one task is no trouble of
+    /// the others.
     pub(super) async fn look_after_assemblies(&mut self) -> Result<(), Fault> {
         for row in self.node.store.live_tasks().await?.into_iter().filter(|t| t.state == TaskState::Downloading) {
             if self.finishing.contains(&row.id) || assembly::already_renamed(&row) {
                 continue;
             }
-            let assembly = match self.open_assembly(&row).await {
-                Ok(a) => a,
-                Err(fault) => {
-                    self.move_task(row.id, TaskState::Downloading, TaskState::DownloadError, &fault.message).await?;
-                    continue;
-                }
-            };
-            if let Some(fault) = assembly.take_broken() {
-                self.move_task(row.id, TaskState::Downloading, TaskState::DownloadError, &fault.message).await?;
-                continue;
+            let name = row.name.to_string();
+            if let Err(fault) = self.look_after(row).await {
+                tracing::warn!(%fault, task = name, "looking after a reception failed; trying again");
             }
-            if assembly.wrong_files().is_empty() {
-                continue;
-            }
-            let (task, plan) = (row.id, Plan::load(&self.node.store, row).await?);
-            if let Some(error) = repair::repair_wrong_files(&self.node, &plan, &assembly).await? {
-                self.move_task(task, TaskState::Downloading, TaskState::DownloadError, &error).await?;
-            }
-            self.follow_spans(task).await?;
         }
         Ok(())
+    }
+
+    async fn look_after(&mut self, row: TaskRow) -> Result<(), Fault> {
+        let task = row.id;
+        let assembly = match self.open_assembly(&row).await {
+            Ok(a) => a,
+            Err(fault) if fault.is_transient() => return Err(fault),
+            Err(fault) => return self.move_task(task, TaskState::Downloading, TaskState::DownloadError, &fault.message).await,
+        };
+        if let Some(fault) = assembly.take_broken() {
+            return self.move_task(task, TaskState::Downloading, TaskState::DownloadError, &fault.message).await;
+        }
+        if assembly.wrong_files().is_empty() {
+            return Ok(());
+        }
+        let plan = Plan::load(&self.node.store, row).await?;
+        if let Some(error) = repair::repair_wrong_files(&self.node, &plan, &assembly).await? {
+            return self.move_task(task, TaskState::Downloading, TaskState::DownloadError, &error).await;
+        }
+        self.follow_spans(task).await
     }
 
     /// Stops and cleans up what belongs to tasks that are not live any more (cancelled, replaced, failed).
@@ -50,11 +61,16 @@ impl Conductor {
                 leg.stop();
             }
         }
+        for (task, stop) in &self.copying {
+            if !live.contains(task) {
+                stop.cancel();
+            }
+        }
         let idle: Vec<i64> = self
             .assemblies
             .keys()
             .copied()
-            .filter(|id| !live.contains(id) && !self.copying.contains(id) && !self.finishing.contains(id))
+            .filter(|id| !live.contains(id) && !self.copying.contains_key(id) && !self.finishing.contains(id))
             .filter(|id| !self.running.keys().any(|(task, _)| task == id))
             .collect();
         for id in idle {
@@ -62,25 +78,34 @@ impl Conductor {
             if let Err(fault) = assembly.close().await {
                 tracing::warn!(%fault, "the last sync failed");
             }
-            let kept = matches!(self.node.store.task(id).await, Ok(Some(t)) if t.state == TaskState::DownloadError);
-            if !kept && !self.node.config.current().keeppartial {
-                remove_tree(assembly.root().to_owned()).await;
-            }
+            self.swept = None;
         }
     }
 
-    /// Removes staging directories that belong to no task.
+    /// Removes what cancelled tasks left, now and then.
+    pub(super) async fn sweep_staging(&mut self) {
+        if self.swept.is_none_or(|t| t.elapsed() >= SWEEP) {
+            self.swept = Some(Instant::now());
+            self.clean_staging().await;
+        }
+    }
+
+    /// Removes staging directories that belong to no task. What cannot be looked up stays.
     pub(super) async fn clean_staging(&self) {
         let Ok(entries) = std::fs::read_dir(self.node.staging_root()) else { return };
         for entry in entries.flatten() {
             let id = entry.file_name().to_str().and_then(|n| n.rsplit('.').next()?.parse::<i64>().ok());
-            let task = match id {
-                Some(id) => self.node.store.task(id).await.unwrap_or_default(),
-                None => continue, // not ours
+            let Some(id) = id else { continue }; // not ours
+            let in_use = self.assemblies.contains_key(&id) || self.finishing.contains(&id) || self.copying.contains_key(&id);
+            if in_use || self.node.config.current().keeppartial {
+                continue;
+            }
+            let over = match self.node.store.task(id).await {
+                Ok(None) => true,
+                Ok(Some(t)) => matches!(t.state, TaskState::History | TaskState::Downloaded),
+                Err(_) => false,
             };
-            let needed =
-                task.is_some_and(|t| matches!(t.state, TaskState::Queues | TaskState::Downloading | TaskState::DownloadError));
-            if !needed && !self.node.config.current().keeppartial {
+            if over {
                 tracing::info!(path = %entry.path().display(), "removing partial data of a task that is over");
                 remove_tree(entry.path()).await;
             }
@@ -91,10 +116,11 @@ impl Conductor {
         let row = self.row(task).await?;
         let assembly = self.open_assembly(&row).await?;
         let plan = Plan::load(&self.node.store, row).await?;
-        self.copying.insert(task);
+        let stop = CancellationToken::new();
+        self.copying.insert(task, stop.clone());
         let (node, results) = (Arc::clone(&self.node), self.results.clone());
         tokio::spawn(async move {
-            let outcome = copy_all(&node, &plan, &assembly).await;
+            let outcome = copy_all(&node, &plan, &assembly, &stop).await;
             let _ = results.send(Report::Copied { task, outcome }).await;
         });
         Ok(())
@@ -147,14 +173,17 @@ impl Conductor {
     }
 }
 
-async fn copy_all(node: &Node, plan: &Plan, assembly: &Arc<Assembly>) -> Result<(), Fault> {
+async fn copy_all(node: &Node, plan: &Plan, assembly: &Arc<Assembly>, stop: &CancellationToken) -> Result<(), Fault> {
     for file in assembly.local_pending() {
-        let a = Arc::clone(assembly);
-        let copied = tokio::task::spawn_blocking(move || a.copy_local(file))
+        let (a, s) = (Arc::clone(assembly), stop.clone());
+        let copied = tokio::task::spawn_blocking(move || a.copy_local(file, &s))
             .await
             .unwrap_or_else(|e| Err(Fault::local(format!("copying: {e}"))));
+        if stop.is_cancelled() {
+            return Ok(());
+        }
         let Err(fault) = copied else { continue };
-        if fault.class != FaultClass::Corrupt || !repair::hand_over(node, plan, file, None, &fault.message).await? {
+        if fault.class != FaultClass::Corrupt || !repair::hand_over(node, plan, &[file], None, &fault.message).await? {
             return Err(fault);
         }
         repair::forget_source(node, assembly, file).await?;

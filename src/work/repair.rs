@@ -7,19 +7,19 @@ use crate::error::Fault;
 use crate::model::span::Method;
 use crate::model::task::{LegState, NodeType};
 use crate::store::events::Level;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// Methods that can bring any file: the origin has the whole package, the bucket may have it. (bt has only its own part.)
 const STAND_INS: [Method; 2] = [Method::Cdn, Method::Obs];
 
-/// Gives a file that `from` (`None` = the library) failed on to another method. The message is the reason, the file
-/// named. `false`: nobody is left.
-pub async fn hand_over(node: &Node, plan: &Plan, file: u32, from: Option<Method>, message: &str) -> Result<bool, Fault> {
+/// Gives files that `from` (`None` = the library) failed on to other methods. The message is the reason, the file named.
+/// `false`: for one of them nobody is left, and none was handed over.
+pub async fn hand_over(node: &Node, plan: &Plan, files: &[u32], from: Option<Method>, message: &str) -> Result<bool, Fault> {
     let now = node.clock.now_ms();
-    let refused: HashSet<Option<Method>> =
-        node.store.refusals(plan.task.id).await?.into_iter().filter(|(n, _, _)| *n == file).map(|(_, m, _)| m).collect();
+    let refused: HashSet<(u32, Option<Method>)> =
+        node.store.refusals(plan.task.id).await?.into_iter().map(|(n, m, _)| (n, m)).collect();
     let config = node.config.current();
-    let planned = plan.spans.iter().find(|s| s.span.file == file).map(|s| s.planned);
+    let planned: HashMap<u32, Method> = plan.spans.iter().map(|s| (s.span.file, s.planned)).collect();
     let usable = |m: &Method| match m {
         // A cacher has nothing to do with the other methods' parts.
         _ if config.servertype == NodeType::Cacher => false,
@@ -27,15 +27,21 @@ pub async fn hand_over(node: &Node, plan: &Plan, file: u32, from: Option<Method>
         Method::Obs => plan.file.obs.url.is_some() && obs_location(&config, &plan.file).is_ok(),
         Method::Bt => true,
     };
-    // A file that was to be copied goes to the method the sender meant; otherwise to a stand-in.
-    let first = planned.filter(|_| from.is_none());
-    let next = first.into_iter().chain(STAND_INS).find(|m| Some(*m) != from && !refused.contains(&Some(*m)) && usable(m));
-    let Some(next) = next else {
-        node.store.refuse_file(plan.task.id, file, from, message, now).await?;
-        return Ok(false);
-    };
-    node.store.reassign_file(plan.task.id, file, from, next, message, now).await?;
-    let text = format!("{message}; {next} takes over");
+    let can: Vec<Method> = Method::ALL.into_iter().filter(usable).collect();
+    let mut moves = Vec::with_capacity(files.len());
+    for &file in files {
+        // A file that was to be copied goes to the method the sender meant; otherwise to a stand-in.
+        let first = planned.get(&file).copied().filter(|_| from.is_none());
+        let free = |m: &Method| Some(*m) != from && can.contains(m) && !refused.contains(&(file, Some(*m)));
+        let Some(next) = first.into_iter().chain(STAND_INS).find(free) else {
+            node.store.refuse_file(plan.task.id, file, from, message, now).await?;
+            return Ok(false);
+        };
+        moves.push((file, next));
+    }
+    node.store.reassign_files(plan.task.id, &moves, from, message, now).await?;
+    let to = moves.first().map_or("nobody", |(_, m)| m.as_str());
+    let text = format!("{message}; {to} takes over");
     node.event(Level::Warn, "handed over", plan.task.name.as_str(), &text).await;
     Ok(true)
 }
@@ -58,16 +64,11 @@ pub async fn repair_wrong_files(node: &Node, plan: &Plan, assembly: &Assembly) -
         for source in sources {
             let name = source.map_or("the library", Method::as_str);
             let message = format!("file {}: wrong SHA-1 from {name}", assembly.path_of(file));
-            if source.is_none()
-                && let Some(path) = assembly.forget_source(file)
-            {
-                node.store.forget_library_file(&path).await?; // its row is wrong: the next task must not copy it either
-            }
-            if !hand_over(node, plan, file, source, &message).await? {
-                return Ok(Some(format!("{message}, and no other method has it")));
-            }
             if source.is_none() {
                 forget_source(node, assembly, file).await?;
+            }
+            if !hand_over(node, plan, &[file], source, &message).await? {
+                return Ok(Some(format!("{message}, and no other method has it")));
             }
         }
     }
@@ -118,14 +119,15 @@ pub async fn after_fault(
     if affected.is_empty() {
         return Ok(Verdict::Failed);
     }
-    for file in affected {
-        let path = plan.files.get(file as usize).map(|f| f.path.as_str()).unwrap_or_default();
-        let message = format!("file {path}: {method}: {}", fault.message);
-        if !hand_over(node, plan, file, Some(method), &message).await? {
-            return Ok(Verdict::Failed);
-        }
-    }
-    Ok(Verdict::Retry { at: None, tries: 0 })
+    let path = |n: &u32| plan.files.get(*n as usize).map(|f| f.path.as_str()).unwrap_or_default();
+    let message = match &affected[..] {
+        [one] => format!("file {}: {method}: {}", path(one), fault.message),
+        many => format!("{} files: {method}: {}", many.len(), fault.message),
+    };
+    Ok(match hand_over(node, plan, &affected, Some(method), &message).await? {
+        true => Verdict::Retry { at: None, tries: 0 },
+        false => Verdict::Failed,
+    })
 }
 
 /// The text that a failed leg shows: the file first, where there is one.

@@ -65,7 +65,7 @@ impl Conductor {
             let done = bytes_done(self.assemblies.get(task).map(|a| &**a), &leg.gauge);
             samples.push(leg.gauge.sample(*task, *method, done));
         }
-        let history = self.samples % HISTORY_EVERY == 0;
+        let history = self.samples.is_multiple_of(HISTORY_EVERY);
         if let Err(fault) = self.node.store.record_legs(&samples, history, self.node.clock.now_ms()).await {
             tracing::warn!(%fault, "cannot write progress");
         }

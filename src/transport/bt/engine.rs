@@ -59,6 +59,12 @@ struct Rates {
     cap: Option<u64>,
 }
 
+/// Who has a torrent in the session.
+struct Holder {
+    task: String,
+    publishing: bool,
+}
+
 /// The BitTorrent engine of the process. librqbit's rate caps per torrent are fixed when a torrent is added, those of
 /// the session can be changed: so caps hold for all torrents together.
 pub struct BtEngine {
@@ -67,7 +73,7 @@ pub struct BtEngine {
     listen: SocketAddr,
     rates: Mutex<Rates>,
     /// Info hash → the task that has the torrent; a session can hold each only once.
-    busy: Mutex<HashMap<[u8; 20], String>>,
+    busy: Mutex<HashMap<[u8; 20], Holder>>,
     /// Adds one after the other: librqbit's choice of the next number races with itself.
     adding: tokio::sync::Mutex<()>,
     next_id: AtomicUsize,
@@ -169,14 +175,20 @@ impl BtEngine {
         self.session.stop().await;
     }
 
-    fn claim(self: &Arc<Self>, hash: [u8; 20], task: &str) -> Result<Claim, Fault> {
+    /// Does another task of this node publish the torrent already? (The same package may be sent for two institutions.)
+    pub(super) fn is_published(&self, hash: &[u8; 20]) -> bool {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner).get(hash).is_some_and(|h| h.publishing)
+    }
+
+    fn claim(self: &Arc<Self>, hash: [u8; 20], task: &str, publishing: bool) -> Result<Claim, Fault> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(holder) = busy.get(&hash) {
             return Err(Fault::transient(format!(
-                "the torrent of {task} is in use on this node by {holder}: it can run when that ends"
+                "the torrent of {task} is in use on this node by {}: it can run when that ends",
+                holder.task
             )));
         }
-        busy.insert(hash, task.to_owned());
+        busy.insert(hash, Holder { task: task.to_owned(), publishing });
         Ok(Claim { engine: self.clone(), hash })
     }
 
@@ -186,7 +198,7 @@ impl BtEngine {
         if self.closing.is_cancelled() {
             return Err(stopped());
         }
-        let claim = self.claim(add.layout.info_hash, add.task)?;
+        let claim = self.claim(add.layout.info_hash, add.task, add.only_files.is_empty())?;
         let _one_at_a_time = self.adding.lock().await;
         let bitv = self.state_dir.join(format!("{}.bitv", add.layout.info_hash_hex()));
         write_bitfield(&bitv, add.have).await?;

@@ -58,6 +58,18 @@ pub(super) async fn run(bt: &BtTransport, job: PublishJob) -> Result<Outcome, Fa
         peers = resolve_peers(&job.ctx.task, &bt.source.peers, bt.engine.listen_addr()) => peers,
         () = job.ctx.stop.cancelled() => return Ok(Outcome::Stopped),
     };
+    // Another task of this node serves the same torrent: receivers of this one find it there, until it ends.
+    while bt.engine.is_published(&layout.info_hash) {
+        job.ctx.counters.set_ready(true);
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = job.ctx.stop.cancelled() => {
+                job.ctx.counters.set_ready(false);
+                return Ok(Outcome::Stopped);
+            }
+        }
+    }
+    job.ctx.counters.set_ready(false);
     let torrent = bt
         .engine
         .add(Add {
