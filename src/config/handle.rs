@@ -45,11 +45,14 @@ impl ConfigHandle {
             ("datadir", old.datadir != new.datadir),
             ("database", old.database != new.database),
             ("logdir", old.logdir != new.logdir),
+            ("loglevel", old.loglevel != new.loglevel),
             ("listen", old.listen != new.listen),
             ("console", old.console != new.console),
+            ("token", old.token != new.token),
             ("btlisten", old.btlisten != new.btlisten),
             ("trackerlisten", old.trackerlisten != new.trackerlisten),
             ("weblisten", old.weblisten != new.weblisten),
+            ("stoptimeout", old.stoptimeout != new.stoptimeout),
         ];
         for (key, _) in needs_restart.into_iter().filter(|(_, changed)| *changed) {
             warnings.push(format!("{key} has changed: it takes effect when the service is restarted"));
