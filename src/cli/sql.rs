@@ -15,7 +15,7 @@ const EXAMPLES: &str = "\
 Examples:
   bftv2 sql                                      # the views and their columns
   bftv2 sql 'select task, state, percent, eta_minutes from v_tasks'
-  bftv2 sql 'select * from v_legs where error is not null' --format json
+  bftv2 sql 'select * from v_legs where tries > 0' --format json
   bftv2 sql --db /tmp/copy.db --format csv 'select path, sha1 from v_library' > library.csv
   echo 'select count(*) from v_files' | bftv2 sql -
 
