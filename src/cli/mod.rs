@@ -9,7 +9,7 @@ mod cancel;
 mod check;
 pub mod client;
 mod cprogress;
-mod demo;
+pub mod demo;
 pub mod exit;
 pub mod follow;
 mod gentask;

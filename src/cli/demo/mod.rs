@@ -4,7 +4,7 @@
 //! ([`tms`]) drives them through the public HTTP interface and nothing else; [`report`] tells what came of it. If the
 //! demo works, a delivery works: it is the first test, and must never take a short cut that a real network has not.
 
-mod network;
+pub mod network;
 mod report;
 mod tms;
 

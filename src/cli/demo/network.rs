@@ -186,9 +186,21 @@ struct Process {
 #[derive(Default)]
 pub struct Network {
     running: Vec<Process>,
+    /// What they run; this program when it is not said.
+    program: Option<PathBuf>,
 }
 
 impl Network {
+    /// A network of another build of this program: benchmarks drive the binary that ships, from a binary of their own.
+    pub fn of(program: &Path) -> Self {
+        Self { program: Some(program.to_owned()), ..Self::default() }
+    }
+
+    /// The process id of a running node, by its role.
+    pub fn pid(&self, role: &str) -> Option<u32> {
+        self.running.iter().find(|p| p.name == role)?.child.id()
+    }
+
     /// Starts the tracker and the nodes and waits until each answers. Must run on the main thread: the kernel ends a
     /// process when the thread that started it ends.
     pub async fn start(&mut self, plan: &Plan) -> Result<(), Failure> {
@@ -206,7 +218,10 @@ impl Network {
     }
 
     fn spawn(&mut self, name: &'static str, root: &Path, args: &[&std::ffi::OsStr]) -> Result<(), Failure> {
-        let own = std::env::current_exe().map_err(|e| Failure::local(format!("cannot find this program: {e}")))?;
+        let own = match &self.program {
+            Some(program) => program.clone(),
+            None => std::env::current_exe().map_err(|e| Failure::local(format!("cannot find this program: {e}")))?,
+        };
         let output = root.join("log/output.log");
         let log = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&output);
         let log = log.map_err(|e| trouble("write", &output, &e))?;

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Measures gentask, deliveries and memory against mktorrent, aria2c and openssl, and the SHA-1 kernel against the crate.
+# Prints one table of ratios; ends with 1 when a limit is missed. As root it installs what is missing.
+#
+#   scripts/bench.sh                         everything: 2 GB three times, 8 GB once; about a quarter of an hour
+#   scripts/bench.sh --quick                 200 MB, once
+#   scripts/bench.sh --only gentask,cdn      also: bt, memory, kernel
+#   scripts/bench.sh --dir /big/disk         on a disk (default: in memory, where there is room); --durable: theirs syncs too
+#   scripts/bench.sh --size 4G --memory-size 20G --runs 5
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+have cargo || die "cargo is missing: install Rust from https://rustup.rs"
+step "tools to compare with"
+need mktorrent
+need aria2c aria2
+need openssl
+
+# "kernel" is not a delivery: take it out of the list.
+args=() only="" kernel=1 deliveries=1
+while [ $# -gt 0 ]; do
+    case $1 in
+        --only) only=${2:?--only needs a list}; shift ;;
+        --only=*) only=${1#--only=} ;;
+        *) args+=("$1") ;;
+    esac
+    shift
+done
+if [ -n "$only" ]; then
+    case ,$only, in *,kernel,*) ;; *) kernel=0 ;; esac
+    only=$(printf '%s' "$only" | tr ',' '\n' | grep -vx kernel | paste -sd, - || true)
+    if [ -n "$only" ]; then args+=(--only "$only"); else deliveries=0; fi
+fi
+
+step "release build"
+cargo bench --locked --no-run
+
+if [ "$kernel" = 1 ]; then
+    step "SHA-1 kernel"
+    cargo bench --locked --bench sha1
+fi
+if [ "$deliveries" = 1 ]; then
+    step "deliveries"
+    cargo bench --locked --bench delivery -- "${args[@]}"
+fi
