@@ -61,7 +61,7 @@ struct App {
 impl App {
     async fn start(handle: ConfigHandle, stop: CancellationToken) -> Result<Self, Fault> {
         let config = handle.current();
-        let dirs = TaskDirs { sender: config.sender_dir(), receiver: config.receiver_dir() };
+        let dirs = TaskDirs::new(config.sender_dir(), config.receiver_dir());
         let roles: &[Role] = if config.servertype == NodeType::Sender { &[Role::Send, Role::Recv] } else { &[Role::Recv] };
         dirs.create(roles)?;
         make_stores(&config)?;

@@ -211,7 +211,8 @@ fn a_reload_swaps_only_when_it_is_right() {
     assert!(warnings.iter().any(|w| w.contains("listen")) && warnings.iter().any(|w| w.contains("chmod 600")), "{warnings:?}");
 
     // What the process took at its start is not changed by a reload, and the reply must not pretend so.
-    std::fs::write(&path, r#"{"servertype": "sender", "token": "EXAMPLE-TOKEN", "loglevel": "debug", "stoptimeout": 7}"#).unwrap();
+    std::fs::write(&path, r#"{"servertype": "sender", "token": "EXAMPLE-TOKEN", "loglevel": "debug", "stoptimeout": 7}"#)
+        .unwrap();
     let warnings = handle.reload().unwrap().join("; ");
     for key in ["token", "loglevel", "stoptimeout"] {
         assert!(warnings.contains(&format!("{key} has changed: it takes effect when")), "{key}: {warnings}");

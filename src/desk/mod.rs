@@ -179,10 +179,13 @@ impl Desk {
 
     /// A task by the file name that clients give; `None` when there is no such task (or it cannot be a name).
     async fn find(&self, role: Role, taskfile: &str) -> Result<Option<TaskRow>, Fault> {
-        match TaskName::from_path(taskfile) {
-            Ok(name) => self.store.task_by_name(role, &name).await,
-            Err(_) => Ok(None),
+        let Ok(name) = TaskName::from_path(taskfile) else { return Ok(None) };
+        let found = self.store.task_by_name(role, &name).await?;
+        // Clients go and fetch the file from the path of the reply: it must be there by then.
+        if let Some(row) = found.as_ref().filter(|row| row.exported < row.revision) {
+            self.export(row).await;
         }
+        Ok(found)
     }
 }
 

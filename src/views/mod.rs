@@ -13,18 +13,25 @@ use crate::store::tasks::TaskRow;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Where the directories are.
 #[derive(Clone, Debug)]
 pub struct TaskDirs {
     pub sender: PathBuf,
     pub receiver: PathBuf,
+    /// Held while a row is read and shown: requests and the conductor export, and an older row must not come last.
+    one: Arc<tokio::sync::Mutex<()>>,
 }
 
 const SENDER: [&str; 5] = ["queues", "uploading", "uploaded", "failed", "history"];
 const RECEIVER: [&str; 4] = ["queues", "downloading", "downloaded", "history"];
 
 impl TaskDirs {
+    pub fn new(sender: PathBuf, receiver: PathBuf) -> Self {
+        Self { sender, receiver, one: Arc::default() }
+    }
+
     fn root(&self, role: Role) -> &Path {
         match role {
             Role::Send => &self.sender,
@@ -104,14 +111,17 @@ impl TaskDirs {
     }
 }
 
-/// Makes the task directories show a row, and notes that they do.
+/// Makes the task directories show a task as its row is now, and notes that they do. The row is read again: between the
+/// caller's look at it and ours the task may have moved on, and what was shown last is what stays.
 pub async fn export_task(store: &Store, dirs: &TaskDirs, task: &TaskRow) -> Result<(), Fault> {
-    let document = store.task_document(task.id).await?;
-    let (dirs, row) = (dirs.clone(), task.clone());
+    let _one = dirs.one.lock().await;
+    let Some(row) = store.task(task.id).await?.filter(|row| row.exported < row.revision) else { return Ok(()) };
+    let document = store.task_document(row.id).await?;
+    let (dirs, revision) = (dirs.clone(), row.revision);
     tokio::task::spawn_blocking(move || dirs.export(&row, &document))
         .await
         .unwrap_or_else(|e| Err(Fault::local(format!("exporting a task file: {e}"))))?;
-    store.set_exported(task.id, task.revision).await
+    store.set_exported(task.id, revision).await
 }
 
 /// Writes a file whole or not at all, readable by us only: task files may hold keys.

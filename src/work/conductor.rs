@@ -310,6 +310,7 @@ impl Conductor {
         }
         let root = self.node.staging(row);
         let assembly = Assembly::open(row.id, &root, &self.node.store, Arc::clone(&self.node.nudge)).await?;
+        self.rearm_short_legs(row, &assembly).await?;
         self.assemblies.insert(row.id, Arc::clone(&assembly));
         Ok(assembly)
     }
@@ -438,6 +439,7 @@ impl Conductor {
             repair::Verdict::Retry { at: None, .. } => store.set_leg(task, method, LegState::Waiting, "", 0, None).await,
             repair::Verdict::Retry { at, tries } => store.set_leg(task, method, LegState::Waiting, &error, tries, at).await,
             repair::Verdict::Failed => {
+                let error = repair::with_history(&self.node, &leg.plan, method, &fault, error).await?;
                 self.node.event(Level::Error, "leg failed", &name, &error).await;
                 repair::fail_leg(&self.node, task, method, &error).await
             }

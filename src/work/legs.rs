@@ -13,6 +13,7 @@ use crate::transport::bt::{BtSource, BtTransport};
 use crate::transport::cdn::{CdnOptions, CdnTransport};
 use crate::transport::obs::{EndpointFrom, ObsLocation, ObsOptions, ObsTransport};
 use crate::transport::{Checkpoints, Counters, FetchJob, FileMeta, LegContext, Outcome, PublishJob, Transport};
+use percent_encoding::percent_decode_str;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -67,7 +68,14 @@ impl Run {
         let transport = self.transport().await?;
         match self.purpose {
             Purpose::Publish => transport.publish(self.publish_job(self.package_root())).await,
-            Purpose::Fetch => transport.fetch(self.fetch_job()?).await,
+            Purpose::Fetch => {
+                let outcome = transport.fetch(self.fetch_job()?).await?;
+                // Done is recorded after this, and whoever reads it does not look for missing bytes again.
+                if outcome == Outcome::Done {
+                    self.assembly()?.sync().await?;
+                }
+                Ok(outcome)
+            }
             Purpose::FetchThenSeed => {
                 if transport.fetch(self.fetch_job()?).await? == Outcome::Stopped {
                     return Ok(Outcome::Stopped);
@@ -127,7 +135,7 @@ impl Run {
         Ok(match self.method {
             Method::Cdn => {
                 let url = file.cdn.url.as_deref().ok_or_else(|| Fault::permanent("the task has no cdn.url"))?;
-                let url = url.parse().map_err(|e| Fault::permanent(format!("bad cdn.url {url:?}: {e}")))?;
+                let url = file_base(url, file).parse().map_err(|e| Fault::permanent(format!("bad cdn.url {url:?}: {e}")))?;
                 Box::new(CdnTransport::new(url, CdnOptions::default())?)
             }
             Method::Obs => Box::new(ObsTransport::new(obs_location(&config, file)?, ObsOptions::default())?),
@@ -177,7 +185,15 @@ pub fn obs_location(config: &crate::config::Config, file: &TaskFile) -> Result<O
     let pick = |task: &str, own: &str| if task.is_empty() && ours { own.to_owned() } else { task.to_owned() };
     let ak = pick(file.obs.ak.reveal(), config.obsak.reveal());
     let sk = pick(file.obs.sk.reveal(), config.obssk.reveal());
-    ObsLocation::parse(&url, endpoint, &ak, &sk, from)
+    ObsLocation::parse(file_base(&url, file), endpoint, &ak, &sk, from)
+}
+
+/// What the paths of the file list are added to. The address of a package that is one file is that file's own.
+fn file_base<'a>(url: &'a str, file: &TaskFile) -> &'a str {
+    match url.trim_end_matches('/').rsplit_once('/') {
+        Some((base, last)) if file.is_single() && percent_decode_str(last).eq(file.name.as_str().bytes()) => base,
+        _ => url,
+    }
 }
 
 struct LegNotes {

@@ -5,7 +5,7 @@ use super::legs::Plan;
 use super::{Node, repair};
 use crate::assembly::{self, Assembly};
 use crate::error::{Fault, FaultClass};
-use crate::model::task::{NodeType, TaskState};
+use crate::model::task::{LegState, NodeType, TaskState};
 use crate::store::events::Level;
 use crate::store::tasks::TaskRow;
 use std::collections::HashSet;
@@ -50,6 +50,19 @@ impl Conductor {
             return self.move_task(task, TaskState::Downloading, TaskState::DownloadError, &error).await;
         }
         self.follow_spans(task).await
+    }
+
+    /// A leg that was done, but whose bytes are not there any more (staged files were removed by hand), starts again.
+    pub(super) async fn rearm_short_legs(&self, row: &TaskRow, assembly: &Assembly) -> Result<(), Fault> {
+        let legs = self.node.store.legs(row.id).await?;
+        let spans = self.node.store.task_spans(row.id).await?;
+        for leg in legs.iter().filter(|l| l.state == LegState::Done) {
+            if !assembly.has_all(spans.iter().filter(|s| s.method == Some(leg.method)).map(|s| &s.span)) {
+                tracing::warn!(task = %row.name, method = %leg.method, "bytes of a finished leg are gone: fetching them again");
+                self.node.store.set_leg(row.id, leg.method, LegState::Waiting, "", 0, None).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Stops and cleans up what belongs to tasks that are not live any more (cancelled, replaced, failed).

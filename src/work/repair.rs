@@ -138,6 +138,16 @@ pub fn leg_error(method: Method, fault: &Fault) -> String {
     }
 }
 
+/// A stand-in that does not have a file is not what went wrong: the errors of the methods before it follow its own.
+pub async fn with_history(node: &Node, plan: &Plan, method: Method, fault: &Fault, error: String) -> Result<String, Fault> {
+    let Some(file) = plan.files.iter().zip(0u32..).find(|(f, _)| fault.file.as_deref() == Some(f.path.as_str())) else {
+        return Ok(error);
+    };
+    let refusals = node.store.refusals(plan.task.id).await?;
+    let before = refusals.into_iter().filter(|(n, m, _)| *n == file.1 && *m != Some(method)).map(|(_, _, text)| text);
+    Ok(std::iter::once(error).chain(before).collect::<Vec<_>>().join("; before: "))
+}
+
 /// Marks a leg as failed with its text.
 pub async fn fail_leg(node: &Node, task: i64, method: Method, error: &str) -> Result<(), Fault> {
     node.store.set_leg(task, method, LegState::Failed, error, 0, None).await
