@@ -36,7 +36,7 @@ SELECT t.name AS task, t.role, l.method, l.state, l.ready, l.bytes_total, l.byte
 FROM legs l JOIN tasks t ON t.id = l.task_id
 LEFT JOIN schedules s ON s.task_id = l.task_id AND s.method = l.method;
 
--- Each file of each task. method: how it came; 'bt+cdn' when a file is split.
+-- Each file of each task. method: how it came; 'bt,cdn' when a file is split.
 CREATE VIEW v_files AS
 SELECT t.name AS task, t.role, f.path, f.size, lower(hex(f.sha1)) AS sha1,
        (SELECT group_concat(DISTINCT s.method) FROM spans s WHERE s.task_id = f.task_id AND s.idx = f.idx) AS method,

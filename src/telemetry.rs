@@ -76,6 +76,8 @@ fn parse(spec: Option<&str>) -> Option<EnvFilter> {
 /// Puts the quiet libraries in front, so that what the operator names wins.
 fn with_quiet(spec: &str) -> String {
     let mut all: String = QUIET.iter().map(|name| format!("{name}=warn,")).collect();
+    // Warns of every piece that is not there yet: the normal state of a download.
+    all.push_str("librqbit::file_ops=error,");
     all.push_str(spec);
     all
 }

@@ -322,8 +322,10 @@ fn task_file(order: &GenerationOrder, config: &Config, hashed: &Hashed, gentime:
 
 fn fill_obs(t: &mut TaskFile, order: &GenerationOrder, config: &Config) -> Result<(), Fault> {
     use crate::model::endpoint::{OBS_URL_ALLOWED, ObsEndpoint, ObsUrl};
+    let default = config.basesubdir.as_ref() == Some(&order.basesubdir);
     let url = match (order.obsurl.as_str(), &config.obsurl) {
         ("", None) if config.obsendpoint.is_none() => return Ok(()),
+        ("", Some(base)) if default => format!("{base}/dcps/{}", order.name),
         // One bucket per institution, named like its directory (protocol section 1).
         ("", _) => format!("obs://{}/dcps/{}", order.basesubdir, order.name),
         (given, _) => given.to_owned(),
