@@ -77,7 +77,7 @@ fn parse(spec: Option<&str>) -> Option<EnvFilter> {
 fn with_quiet(spec: &str) -> String {
     let mut all: String = QUIET.iter().map(|name| format!("{name}=warn,")).collect();
     // Warns of every piece that is not there yet: the normal state of a download.
-    all.push_str("librqbit::file_ops=error,");
+    all.push_str(&format!("{}::file_ops=error,", QUIET[0]));
     all.push_str(spec);
     all
 }

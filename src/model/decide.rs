@@ -385,6 +385,17 @@ mod tests {
     }
 
     #[test]
+    fn a_task_that_is_received_again_waits_for_its_old_self() {
+        let queued = |legs| task(Role::Recv, TaskState::Queues, legs);
+        let old = LegSnap { running: true, ..leg(Method::Cdn, LegState::Waiting) };
+        assert_eq!(only(queued(vec![old])), [Action::StopLeg { task: 1, method: Method::Cdn }]);
+        let idle = queued(vec![leg(Method::Cdn, LegState::Waiting)]);
+        assert_eq!(only(TaskSnap { finishing: true, ..idle.clone() }), []);
+        assert_eq!(only(TaskSnap { copying: true, ..idle.clone() }), []);
+        assert_eq!(only(idle), [Action::Begin { task: 1 }]);
+    }
+
+    #[test]
     fn one_generation_at_a_time() {
         let mut s = snapshot(vec![]);
         s.generations = vec![7, 8];

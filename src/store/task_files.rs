@@ -129,9 +129,11 @@ impl Store {
             })
             .collect();
         sqlx::query(
-            "WITH n AS MATERIALIZED (SELECT value->>0 AS i, value AS v FROM json_each(?2)) \
-             UPDATE task_files SET have = n.v->>1, bytes_done = n.v->>2, digest = unhex(n.v->>3), digest_at = n.v->>4, \
-             state = n.v->>5 FROM n WHERE task_id = ?1 AND idx = n.i",
+            // Materialised: else SQLite reads the whole list again for every file of the task.
+            "WITH n AS MATERIALIZED (SELECT CAST(value->>0 AS INTEGER) AS idx, value->>1 AS have, value->>2 AS done, \
+             unhex(value->>3) AS digest, value->>4 AS at, value->>5 AS state FROM json_each(?2)) \
+             UPDATE task_files SET have = n.have, bytes_done = n.done, digest = n.digest, digest_at = n.at, state = n.state \
+             FROM n WHERE task_id = ?1 AND task_files.idx = n.idx",
         )
         .bind(task)
         .bind(json!(list).to_string())

@@ -193,8 +193,8 @@ impl Store {
         let sources: Vec<_> =
             t.files.iter().enumerate().map(|(n, f)| json!([n, f.local_source.as_ref().map(|p| p.to_string_lossy())])).collect();
         sqlx::query(
-            "WITH n AS MATERIALIZED (SELECT value->>0 AS i, value->>1 AS source FROM json_each(?2)) \
-             UPDATE task_files SET local_source = n.source FROM n WHERE task_id = ?1 AND idx = n.i",
+            "WITH n AS MATERIALIZED (SELECT CAST(value->>0 AS INTEGER) AS idx, value->>1 AS source FROM json_each(?2)) \
+             UPDATE task_files SET local_source = n.source FROM n WHERE task_id = ?1 AND task_files.idx = n.idx",
         )
         .bind(id)
         .bind(json!(sources).to_string())

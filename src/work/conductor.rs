@@ -4,9 +4,12 @@
 //! do costs a few small reads. Whatever was running when the process ended is simply not running at the first tick of
 //! the next one, and is started again from its rows.
 
+#[cfg(test)]
+mod tests;
+
+use super::Node;
 use super::legs::{Plan, Purpose, Run};
 use super::sampler::{self, Gauge};
-use super::{Node, repair};
 use crate::assembly::{self, Assembly};
 use crate::error::Fault;
 use crate::model::decide::{Action, LegSnap, Snapshot, TaskSnap, decide};
@@ -19,7 +22,6 @@ use crate::store::tasks::TaskRow;
 use crate::transport::{Counters, Outcome};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -49,9 +51,9 @@ pub struct Conductor {
 pub struct Leg {
     stop: CancellationToken,
     pub(super) gauge: Gauge,
-    purpose: Purpose,
-    plan: Arc<Plan>,
-    done_before: u64,
+    pub(super) purpose: Purpose,
+    pub(super) plan: Arc<Plan>,
+    pub(super) done_before: u64,
 }
 
 impl Leg {
@@ -191,6 +193,20 @@ impl Conductor {
             for l in legs.iter().filter(|l| l.task == t.id) {
                 mine.push(self.leg_snap(t, l).await?);
             }
+            // Received again without a part for this method: it still runs, and is stopped like one whose window closed.
+            for (_, method) in
+                self.running.keys().filter(|(id, m)| *id == t.id && !legs.iter().any(|l| l.task == t.id && l.method == *m))
+            {
+                mine.push(LegSnap {
+                    method: *method,
+                    state: LegState::Off,
+                    running: true,
+                    ready: false,
+                    open: false,
+                    retry_at: None,
+                    error: String::new(),
+                });
+            }
             let assembly = self.assemblies.get(&t.id);
             snaps.push(TaskSnap {
                 id: t.id,
@@ -276,14 +292,14 @@ impl Conductor {
         if let Some(old) = self.assemblies.remove(&task) {
             old.close().await?;
         }
-        if row.role == Role::Recv && !assembly::already_renamed(&row) {
-            if let Err(fault) = self.open_assembly(&row).await {
-                if fault.is_transient() {
-                    return Err(fault); // the next tick tries again
-                }
-                self.move_task(task, TaskState::Queues, TaskState::DownloadError, &fault.message).await?;
-                return Ok(());
+        if row.role == Role::Recv
+            && !assembly::already_renamed(&row)
+            && let Err(fault) = self.open_assembly(&row).await
+        {
+            if fault.is_transient() {
+                return Err(fault); // the next tick tries again
             }
+            return self.move_task(task, TaskState::Queues, TaskState::DownloadError, &fault.message).await;
         }
         self.move_task(task, TaskState::Queues, to, "").await
     }
@@ -355,104 +371,5 @@ impl Conductor {
         let gauge = Gauge::new(counters, spans, purpose == Purpose::Publish && method == Method::Bt);
         self.running.insert((task, method), Leg { stop, gauge, purpose, plan, done_before });
         Ok(())
-    }
-
-    async fn leg_row(&self, task: i64, method: Method) -> Result<Option<LegRow>, Fault> {
-        Ok(self.node.store.legs(task).await?.into_iter().find(|l| l.method == method))
-    }
-
-    async fn tries(&self, task: i64, method: Method) -> Result<u32, Fault> {
-        Ok(self.leg_row(task, method).await?.map_or(0, |l| l.tries))
-    }
-
-    /// Is everything there that the method has to bring now?
-    async fn has_all(&self, task: i64, method: Method) -> Result<bool, Fault> {
-        let Some(assembly) = self.assemblies.get(&task) else { return Ok(true) };
-        let spans = self.node.store.task_spans(task).await?;
-        Ok(assembly.has_all(spans.iter().filter(|s| s.method == Some(method)).map(|s| &s.span)))
-    }
-
-    /// After a hand-over: the figures of running legs are those of the spans that are theirs now.
-    pub(super) async fn follow_spans(&mut self, task: i64) -> Result<(), Fault> {
-        let spans = self.node.store.task_spans(task).await?;
-        for ((_, method), leg) in self.running.iter_mut().filter(|((id, _), _)| *id == task) {
-            leg.gauge.spans = spans.iter().filter(|s| s.method == Some(*method)).map(|s| s.span).collect();
-        }
-        Ok(())
-    }
-
-    async fn handle(&mut self, report: Report) {
-        let done = match report {
-            Report::Leg { task, method, outcome } => self.leg_ended(task, method, outcome).await,
-            Report::Copied { task, outcome } => {
-                self.copying.remove(&task);
-                match outcome {
-                    Ok(()) => self.follow_spans(task).await,
-                    Err(fault) => self.move_task(task, TaskState::Downloading, TaskState::DownloadError, &fault.message).await,
-                }
-            }
-            Report::Finished { task, outcome } => self.reception_ended(task, outcome).await,
-            Report::Generated { outcome } => self.generation_ended(outcome).await,
-        };
-        if let Err(fault) = done {
-            tracing::error!(%fault, "cannot record a result; the work is repeated");
-        }
-    }
-
-    async fn leg_ended(&mut self, task: i64, method: Method, outcome: Result<Outcome, Fault>) -> Result<(), Fault> {
-        let Some(mut leg) = self.running.remove(&(task, method)) else { return Ok(()) };
-        self.last_sample(task, method, &mut leg.gauge).await;
-        let name = leg.plan.task.name.to_string();
-        let store = self.node.store.clone();
-        // Failed from outside (a broken disk, a file that nobody has right), or accepted anew: that stands.
-        if self.leg_row(task, method).await?.is_none_or(|l| l.state != LegState::Running) {
-            return Ok(());
-        }
-        let fault = match outcome {
-            // More was given to this leg than it knew of when it started.
-            Ok(Outcome::Done) if leg.purpose == Purpose::Fetch && !self.has_all(task, method).await? => {
-                return store.set_leg(task, method, LegState::Waiting, "", 0, None).await;
-            }
-            Ok(Outcome::Done) => {
-                tracing::info!(task = name, %method, "leg done");
-                return store.set_leg(task, method, LegState::Done, "", 0, None).await;
-            }
-            Ok(Outcome::Stopped) => return store.set_leg(task, method, LegState::Waiting, "", 0, None).await,
-            Err(fault) => fault,
-        };
-        tracing::warn!(task = name, %method, %fault, detail = fault.detail, "leg failed");
-        let error = repair::leg_error(method, &fault);
-        let tries = self.tries(task, method).await?;
-        let moved = match self.assemblies.get(&task) {
-            Some(a) => a.covered(leg.gauge.spans.iter()) > leg.done_before,
-            None => leg.gauge.counters.wire.load(Relaxed) > 0,
-        };
-        let verdict = if leg.purpose == Purpose::Fetch {
-            let verdict = repair::after_fault(&self.node, &leg.plan, method, &fault, tries, moved).await?;
-            self.follow_spans(task).await?;
-            verdict
-        } else {
-            let served = moved || leg.gauge.counters.is_ready();
-            self.after_publish_fault(&fault, if served { 0 } else { tries })
-        };
-        match verdict {
-            repair::Verdict::Retry { at: None, .. } => store.set_leg(task, method, LegState::Waiting, "", 0, None).await,
-            repair::Verdict::Retry { at, tries } => store.set_leg(task, method, LegState::Waiting, &error, tries, at).await,
-            repair::Verdict::Failed => {
-                let error = repair::with_history(&self.node, &leg.plan, method, &fault, error).await?;
-                self.node.event(Level::Error, "leg failed", &name, &error).await;
-                repair::fail_leg(&self.node, task, method, &error).await
-            }
-        }
-    }
-
-    /// A publishing leg has nobody to hand over to: try again, or fail.
-    fn after_publish_fault(&self, fault: &Fault, tries: u32) -> repair::Verdict {
-        let config = self.node.config.current();
-        if fault.is_transient() && tries < config.retries {
-            let wait = fault.retry_after.unwrap_or_default().max(config.retrydelay);
-            return repair::Verdict::Retry { at: Some(self.node.clock.now_ms() + wait.as_millis() as i64), tries: tries + 1 };
-        }
-        repair::Verdict::Failed
     }
 }

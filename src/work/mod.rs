@@ -2,16 +2,20 @@
 //!
 //! * [`conductor`] — the loop: read a snapshot, decide, act. The only place that starts and stops work.
 //! * [`legs`] — one worker per leg: builds its transport from the task and the configuration, runs it, reports.
+//! * [`results`] — what workers report becomes rows.
 //! * [`sampler`] — counts of running legs become rows once a second.
 //! * [`repair`] — what to do when a method cannot bring a file, or brought wrong bytes.
 //! * [`reception`] — local copies, finishing, dropping a cacher's data.
 //! * [`generate`] — gentask jobs. * [`upkeep`] — retention.
 
 pub mod conductor;
+#[cfg(test)]
+mod fixture;
 pub mod generate;
 mod legs;
 mod reception;
 mod repair;
+mod results;
 mod sampler;
 mod upkeep;
 

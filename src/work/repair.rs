@@ -1,5 +1,8 @@
 //! When a method cannot bring a file, or brought wrong bytes: another method gets it, or the task ends with the file named.
 
+#[cfg(test)]
+mod tests;
+
 use super::Node;
 use super::legs::{Plan, obs_location};
 use crate::assembly::Assembly;

@@ -1,6 +1,7 @@
 //! The sampler: what running legs count becomes rows, once a second. The database is off the byte path.
 
 use super::conductor::Conductor;
+use crate::error::Fault;
 use crate::model::span::{Method, Span};
 use crate::store::legs::LegSample;
 use crate::transport::Counters;
@@ -69,6 +70,15 @@ impl Conductor {
         if let Err(fault) = self.node.store.record_legs(&samples, history, self.node.clock.now_ms()).await {
             tracing::warn!(%fault, "cannot write progress");
         }
+    }
+
+    /// After a hand-over: the figures of running legs are those of the spans that are theirs now.
+    pub(super) async fn follow_spans(&mut self, task: i64) -> Result<(), Fault> {
+        let spans = self.node.store.task_spans(task).await?;
+        for ((_, method), leg) in self.running.iter_mut().filter(|((id, _), _)| *id == task) {
+            leg.gauge.spans = spans.iter().filter(|s| s.method == Some(*method)).map(|s| s.span).collect();
+        }
+        Ok(())
     }
 
     /// The last figures of a leg that has ended.

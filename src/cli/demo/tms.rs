@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// Often enough for bars that move and for seconds with one decimal.
 const EVERY: Duration = Duration::from_millis(200);
+/// How long the cacher may take to seed once the receiver is done.
+const CACHER_PATIENCE: Duration = Duration::from_secs(10);
 /// A task file is a few megabytes at the most (ten thousand files).
 const MAX_TASK: u64 = 64 << 20;
 
@@ -70,9 +72,17 @@ impl Tms<'_> {
         Ok(Delivery { timings, store, cacher })
     }
 
+    /// Its fetch may end a moment after the receiver's.
     async fn ask_cacher(&self, task: &str) -> Result<String, Failure> {
-        let reply = self.plan.cacher.client()?.call("cprogress", json!({"taskfile": task})).await?;
-        Ok(format!("{}, {}", reply.status(), reply.desc()))
+        let client = self.plan.cacher.client()?;
+        let until = Instant::now() + CACHER_PATIENCE;
+        loop {
+            let reply = client.call("cprogress", json!({"taskfile": task})).await?;
+            if reply.status() == "seeding" || Instant::now() >= until {
+                return Ok(format!("{}, {}", reply.status(), reply.desc()));
+            }
+            tokio::time::sleep(EVERY).await;
+        }
     }
 
     async fn generate(&self, sender: &Client, package: &str, taskfile: &Path) -> Result<(), Failure> {

@@ -11,6 +11,7 @@ pub mod state;
 mod xml;
 
 pub use faults::{Faults, Op};
+#[allow(unused_imports)] // each test binary uses its part
 pub use sign::{AK, SK};
 
 use poem::listener::{Acceptor as _, Listener as _, TcpListener};

@@ -1,0 +1,97 @@
+use super::*;
+use crate::model::span::Span;
+use crate::transport::Sink as _;
+use crate::work::fixture::{Fixture, Given, NOW, given};
+
+/// A conductor that believes a leg is at work. Nothing moves unless the test does it.
+async fn with_leg(f: &Fixture, task: i64, method: Method) -> Conductor {
+    let mut c = Conductor::new(Arc::clone(&f.node));
+    let row = f.node.store.task(task).await.unwrap().unwrap();
+    c.open_assembly(&row).await.unwrap();
+    let plan = Arc::new(f.plan(task).await);
+    let gauge = Gauge::new(Arc::default(), plan.spans_of(method), false);
+    let leg = Leg { stop: CancellationToken::new(), gauge, purpose: Purpose::Fetch, plan, done_before: 0 };
+    c.running.insert((task, method), leg);
+    f.node.store.set_leg(task, method, LegState::Running, "", 0, None).await.unwrap();
+    c
+}
+
+async fn put(c: &Conductor, task: i64, file: u32, bytes: &[u8]) {
+    let a = &c.assemblies[&task];
+    a.write_at(file, 0, bytes).unwrap();
+    a.commit(file, 0..bytes.len() as u64);
+}
+
+/// The error that ends a task is written while its legs still run; their orderly stop must not wipe it out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leg_that_stops_does_not_wipe_out_its_failure() {
+    let f = Fixture::start().await;
+    for outcome in [Ok(Outcome::Stopped), Ok(Outcome::Done), Err(Fault::transient("cut off"))] {
+        let task = f.receive(&[given("a.mxf", Method::Cdn)], false).await.id;
+        let mut c = with_leg(&f, task, Method::Cdn).await;
+        repair::fail_leg(&f.node, task, Method::Cdn, "disk full").await.unwrap();
+        c.leg_ended(task, Method::Cdn, outcome).await.unwrap();
+        let leg = &f.node.store.legs(task).await.unwrap()[0];
+        assert_eq!((leg.state, leg.error.as_str()), (LegState::Failed, "disk full"));
+        let snapshot = c.snapshot().await.unwrap();
+        assert!(matches!(decide(&snapshot)[..], [Action::Move { to: TaskState::DownloadError, .. }]));
+    }
+}
+
+/// A file that is handed to a leg at work is not in its plan: the leg must start again, or the file never comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leg_is_done_only_with_what_it_was_given_meanwhile() {
+    let f = Fixture::start().await;
+    let files = [given("a.mxf", Method::Cdn), given("b.mxf", Method::Bt)];
+    let task = f.receive(&files, false).await.id;
+    let mut c = with_leg(&f, task, Method::Cdn).await;
+    put(&c, task, 0, &files[0].bytes).await;
+    f.node.store.reassign_files(task, &[(1, Method::Cdn)], Some(Method::Bt), "no peers", NOW).await.unwrap();
+    c.follow_spans(task).await.unwrap();
+    let now: Vec<Span> = c.running[&(task, Method::Cdn)].gauge.spans.clone();
+    assert_eq!(now.iter().map(|s| s.len).sum::<u64>(), 1000, "its figures are those of the new total");
+    c.leg_ended(task, Method::Cdn, Ok(Outcome::Done)).await.unwrap();
+    assert_eq!(f.legs(task).await, "bt waiting 0, cdn waiting 1000");
+
+    let mut c = with_leg(&f, task, Method::Cdn).await;
+    put(&c, task, 0, &files[0].bytes).await;
+    put(&c, task, 1, &files[1].bytes).await;
+    c.leg_ended(task, Method::Cdn, Ok(Outcome::Done)).await.unwrap();
+    assert_eq!(f.legs(task).await, "bt waiting 0, cdn done 1000");
+}
+
+/// Received again while it was at work: the new plan begins with a staging directory that knows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_is_received_again_begins_anew() {
+    let f = Fixture::start().await;
+    let task = f.receive(&[given("a.mxf", Method::Cdn)], false).await.id;
+    let mut c = with_leg(&f, task, Method::Cdn).await;
+    let source = f.dir.path().join("a.mxf");
+    let local = Given { method: None, source: Some(source.clone()), ..given("a.mxf", Method::Cdn) };
+    std::fs::write(&source, &local.bytes).unwrap();
+    f.node.store.resume_task(task, &f.new_task(&[local], false), NOW).await.unwrap();
+    assert_eq!(decide(&c.snapshot().await.unwrap()), [Action::StopLeg { task, method: Method::Cdn }]);
+    c.leg_ended(task, Method::Cdn, Ok(Outcome::Stopped)).await.unwrap();
+    assert_eq!(decide(&c.snapshot().await.unwrap()), [Action::Begin { task }]);
+    c.begin(task).await.unwrap();
+    assert_eq!(c.assemblies[&task].local_pending(), [0], "the library copy of the new plan is known");
+    assert_eq!(c.row(task).await.unwrap().state, TaskState::Downloading);
+}
+
+/// The end of a leg whose task was replaced by another of the same name changes nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn legs_of_replaced_tasks_end_without_a_trace() {
+    let f = Fixture::start().await;
+    let old = f.receive(&[given("a.mxf", Method::Cdn)], false).await.id;
+    let mut c = with_leg(&f, old, Method::Cdn).await;
+    let new = f.receive(&[given("a.mxf", Method::Cdn)], false).await.id;
+    assert_ne!(old, new);
+    let live = f.node.store.live_tasks().await.unwrap();
+    c.release_dead(&live).await;
+    assert!(c.running[&(old, Method::Cdn)].stop.is_cancelled());
+    c.leg_ended(old, Method::Cdn, Err(Fault::permanent("404").file("a.mxf"))).await.unwrap();
+    c.release_dead(&live).await;
+    assert!(c.assemblies.is_empty());
+    assert_eq!(f.legs(new).await, "cdn waiting 500");
+    assert_eq!(f.node.store.refusals(new).await.unwrap(), []);
+}

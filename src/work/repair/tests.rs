@@ -1,0 +1,123 @@
+#![allow(clippy::single_range_in_vec_init, reason = "one missing range is what is meant")]
+
+use super::*;
+use crate::assembly::Verdict as FileVerdict;
+use crate::error::FaultClass;
+use crate::store::library::{LibraryFile, PackageRow};
+use crate::transport::Sink as _;
+use crate::work::fixture::{DELAY_MS, Fixture, Given, NOW, RETRIES, given, until};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+const SECOND: i64 = 1000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_becomes_of_a_leg_after_a_fault() {
+    let f = Fixture::start().await;
+    let again = |at, tries| Verdict::Retry { at: Some(at), tries };
+    let now = Verdict::Retry { at: None, tries: 0 };
+    let away = Fault::transient("connection refused");
+    let busy = Fault::transient("429").retry_after(Some(Duration::from_secs(60)));
+    let missing = Fault::permanent("404").file("a.mxf");
+    // Fault, failed tries before, whether bytes came, is there a bucket: verdict, and who has to bring a.mxf and b.mxf then.
+    let table = [
+        (&away, 0, false, false, again(NOW + DELAY_MS, 1), "cdn cdn"),
+        (&away, RETRIES - 1, false, false, again(NOW + DELAY_MS, RETRIES), "cdn cdn"),
+        (&away, RETRIES, true, false, again(NOW + DELAY_MS, 1), "cdn cdn"),
+        (&busy, 0, false, false, again(NOW + 60 * SECOND, 1), "cdn cdn"),
+        (&away, RETRIES, false, false, Verdict::Failed, "cdn cdn"),
+        (&away, RETRIES, false, true, now, "obs obs"),
+        (&missing, 0, false, false, Verdict::Failed, "cdn cdn"),
+        (&missing, 0, false, true, Verdict::Retry { at: None, tries: 0 }, "obs cdn"),
+        (&Fault::corrupt("not the object").file("b.mxf"), 0, true, true, Verdict::Retry { at: None, tries: 0 }, "cdn obs"),
+        (&Fault::local("disk full").file("a.mxf"), 0, true, true, Verdict::Failed, "cdn cdn"),
+        (&Fault::permanent("404").file("stranger.mxf"), 0, true, true, Verdict::Failed, "cdn cdn"),
+    ];
+    for (n, (fault, tries, moved, bucket, want, who)) in table.into_iter().enumerate() {
+        let task = f.receive(&[given("a.mxf", Method::Cdn), given("b.mxf", Method::Cdn)], bucket).await.id;
+        let plan = f.plan(task).await;
+        let got = after_fault(&f.node, &plan, Method::Cdn, fault, tries, moved).await.unwrap();
+        assert_eq!(got, want, "row {n}: {fault}");
+        let now: Vec<_> = f.node.store.task_spans(task).await.unwrap();
+        let now: Vec<_> = now.iter().map(|s| s.method.map_or("local", Method::as_str)).collect();
+        assert_eq!(now.join(" "), who, "row {n}: {fault}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_goes_round_every_method_once() {
+    let f = Fixture::start().await;
+    let task = f.receive(&[given("a.mxf", Method::Bt)], true).await.id;
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        let plan = f.plan(task).await;
+        let from = plan.spans[0].method;
+        seen.push(from.unwrap());
+        if !hand_over(&f.node, &plan, &[0], from, "no").await.unwrap() {
+            break;
+        }
+    }
+    assert_eq!(seen, [Method::Bt, Method::Cdn, Method::Obs], "and then nobody is left");
+    let refused: Vec<_> = f.node.store.refusals(task).await.unwrap().into_iter().filter_map(|(_, m, _)| m).collect();
+    assert_eq!(refused.len(), 3);
+    assert_eq!(f.legs(task).await, "bt waiting 0, cdn waiting 0, obs waiting 500");
+}
+
+/// A stale library file is the library's fault alone: the method that brings the file instead must not be blamed, and
+/// nobody copies the stale file a second time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_library_file_is_copied_once_and_forgotten() {
+    let f = Fixture::start().await;
+    let source = f.dir.path().join("stale.mxf");
+    let file = Given { method: None, source: Some(source.clone()), ..given("a.mxf", Method::Obs) };
+    std::fs::write(&source, vec![0; file.bytes.len()]).unwrap();
+    let row = LibraryFile { path: source.clone(), size: 500, mtime_ns: 1, inode: 1, sha1: crate::model::ids::Sha1([7; 20]) };
+    let package = PackageRow {
+        path: f.dir.path().to_owned(),
+        name: "Old".into(),
+        verdict: "complete".into(),
+        title: String::new(),
+        files: 1,
+        bytes: 500,
+    };
+    f.node.store.put_package(&package, &[row], 1).await.unwrap();
+    let task = f.receive(&[file], true).await;
+    let assembly = Assembly::open(task.id, &f.node.staging(&task), &f.node.store, f.node.nudge.clone()).await.unwrap();
+    assembly.copy_local(0, &CancellationToken::new()).unwrap();
+    until("the copy is found wrong", || assembly.verdict(0) == FileVerdict::Wrong).await;
+    let plan = f.plan(task.id).await;
+    assert_eq!(repair_wrong_files(&f.node, &plan, &assembly).await.unwrap(), None);
+    assert!(assembly.local_pending().is_empty(), "it would be copied again");
+    assert_eq!(assembly.missing(&plan.spans[0].span), [0..500]);
+    assert_eq!(f.node.store.task_spans(task.id).await.unwrap()[0].method, Some(Method::Obs), "whom the sender meant");
+    assert_eq!(f.node.store.library_below(f.dir.path()).await.unwrap(), [], "no other task copies it either");
+    assembly.close().await.unwrap();
+}
+
+/// When nobody has the right bytes the wrong ones are dropped all the same: received again, the task fetches anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_bytes_are_dropped_even_when_nobody_is_left() {
+    let f = Fixture::start().await;
+    let task = f.receive(&[given("a.mxf", Method::Cdn)], false).await;
+    let assembly = Assembly::open(task.id, &f.node.staging(&task), &f.node.store, f.node.nudge.clone()).await.unwrap();
+    assembly.write_at(0, 0, &[9; 500]).unwrap();
+    assembly.commit(0, 0..500);
+    until("the file is found wrong", || assembly.verdict(0) == FileVerdict::Wrong).await;
+    let plan = f.plan(task.id).await;
+    let error = repair_wrong_files(&f.node, &plan, &assembly).await.unwrap().unwrap();
+    assert!(error.contains("a.mxf") && error.contains("cdn"), "{error}");
+    assembly.close().await.unwrap();
+    assert!(f.node.store.task_files(task.id).await.unwrap()[0].have.is_empty());
+}
+
+#[test]
+fn errors_name_the_file_once() {
+    for (fault, text) in [
+        (Fault::transient("away"), "obs: away"),
+        (Fault::permanent("404").file("a.mxf"), "obs: file a.mxf: 404"),
+        (Fault::permanent("a.mxf: 404").file("a.mxf"), "obs: a.mxf: 404"),
+    ] {
+        assert_eq!(leg_error(Method::Obs, &fault), text);
+        assert_ne!(fault.class, FaultClass::Local);
+    }
+}

@@ -1,0 +1,104 @@
+//! What workers report becomes rows: how a leg ended decides whether it is done, waits, is tried again or has failed.
+
+use super::conductor::{Conductor, Report};
+use super::legs::Purpose;
+use super::repair;
+use crate::error::Fault;
+use crate::model::span::Method;
+use crate::model::task::{LegState, TaskState};
+use crate::store::events::Level;
+use crate::store::legs::LegRow;
+use crate::transport::Outcome;
+use std::sync::atomic::Ordering::Relaxed;
+
+impl Conductor {
+    pub(super) async fn leg_row(&self, task: i64, method: Method) -> Result<Option<LegRow>, Fault> {
+        Ok(self.node.store.legs(task).await?.into_iter().find(|l| l.method == method))
+    }
+
+    pub(super) async fn tries(&self, task: i64, method: Method) -> Result<u32, Fault> {
+        Ok(self.leg_row(task, method).await?.map_or(0, |l| l.tries))
+    }
+
+    /// Is everything there that the method has to bring now?
+    pub(super) async fn has_all(&self, task: i64, method: Method) -> Result<bool, Fault> {
+        let Some(assembly) = self.assemblies.get(&task) else { return Ok(true) };
+        let spans = self.node.store.task_spans(task).await?;
+        Ok(assembly.has_all(spans.iter().filter(|s| s.method == Some(method)).map(|s| &s.span)))
+    }
+
+    pub(super) async fn handle(&mut self, report: Report) {
+        let done = match report {
+            Report::Leg { task, method, outcome } => self.leg_ended(task, method, outcome).await,
+            Report::Copied { task, outcome } => {
+                self.copying.remove(&task);
+                match outcome {
+                    Ok(()) => self.follow_spans(task).await,
+                    Err(fault) => self.move_task(task, TaskState::Downloading, TaskState::DownloadError, &fault.message).await,
+                }
+            }
+            Report::Finished { task, outcome } => self.reception_ended(task, outcome).await,
+            Report::Generated { outcome } => self.generation_ended(outcome).await,
+        };
+        if let Err(fault) = done {
+            tracing::error!(%fault, "cannot record a result; the work is repeated");
+        }
+    }
+
+    pub(super) async fn leg_ended(&mut self, task: i64, method: Method, outcome: Result<Outcome, Fault>) -> Result<(), Fault> {
+        let Some(mut leg) = self.running.remove(&(task, method)) else { return Ok(()) };
+        self.last_sample(task, method, &mut leg.gauge).await;
+        let name = leg.plan.task.name.to_string();
+        let store = self.node.store.clone();
+        // Failed from outside (a broken disk, a file that nobody has right), or accepted anew: that stands.
+        if self.leg_row(task, method).await?.is_none_or(|l| l.state != LegState::Running) {
+            return Ok(());
+        }
+        let fault = match outcome {
+            // More was given to this leg than it knew of when it started.
+            Ok(Outcome::Done) if leg.purpose == Purpose::Fetch && !self.has_all(task, method).await? => {
+                return store.set_leg(task, method, LegState::Waiting, "", 0, None).await;
+            }
+            Ok(Outcome::Done) => {
+                tracing::info!(task = name, %method, "leg done");
+                return store.set_leg(task, method, LegState::Done, "", 0, None).await;
+            }
+            Ok(Outcome::Stopped) => return store.set_leg(task, method, LegState::Waiting, "", 0, None).await,
+            Err(fault) => fault,
+        };
+        tracing::warn!(task = name, %method, %fault, detail = fault.detail, "leg failed");
+        let error = repair::leg_error(method, &fault);
+        let tries = self.tries(task, method).await?;
+        let moved = match self.assemblies.get(&task) {
+            Some(a) => a.covered(leg.gauge.spans.iter()) > leg.done_before,
+            None => leg.gauge.counters.wire.load(Relaxed) > 0,
+        };
+        let verdict = if leg.purpose == Purpose::Fetch {
+            let verdict = repair::after_fault(&self.node, &leg.plan, method, &fault, tries, moved).await?;
+            self.follow_spans(task).await?;
+            verdict
+        } else {
+            let served = moved || leg.gauge.counters.is_ready();
+            self.after_publish_fault(&fault, if served { 0 } else { tries })
+        };
+        match verdict {
+            repair::Verdict::Retry { at: None, .. } => store.set_leg(task, method, LegState::Waiting, "", 0, None).await,
+            repair::Verdict::Retry { at, tries } => store.set_leg(task, method, LegState::Waiting, &error, tries, at).await,
+            repair::Verdict::Failed => {
+                let error = repair::with_history(&self.node, &leg.plan, method, &fault, error).await?;
+                self.node.event(Level::Error, "leg failed", &name, &error).await;
+                repair::fail_leg(&self.node, task, method, &error).await
+            }
+        }
+    }
+
+    /// A publishing leg has nobody to hand over to: try again, or fail.
+    fn after_publish_fault(&self, fault: &Fault, tries: u32) -> repair::Verdict {
+        let config = self.node.config.current();
+        if fault.is_transient() && tries < config.retries {
+            let wait = fault.retry_after.unwrap_or_default().max(config.retrydelay);
+            return repair::Verdict::Retry { at: Some(self.node.clock.now_ms() + wait.as_millis() as i64), tries: tries + 1 };
+        }
+        repair::Verdict::Failed
+    }
+}

@@ -1,0 +1,219 @@
+CREATE VIEW v_duplicates AS
+SELECT lower(hex(sha1)) AS sha1, count(*) AS copies, (count(*) - 1) * size AS bytes_wasted
+FROM library_files GROUP BY sha1, size HAVING count(*) > 1;
+CREATE VIEW v_events AS
+SELECT datetime(at / 1000, 'unixepoch', 'localtime') AS at, level, kind, task, actor, text FROM events;
+CREATE VIEW v_files AS
+SELECT t.name AS task, t.role, f.path, f.size, lower(hex(f.sha1)) AS sha1,
+       (SELECT group_concat(DISTINCT s.method) FROM spans s WHERE s.task_id = f.task_id AND s.idx = f.idx) AS method,
+       f.state, f.bytes_done
+FROM task_files f JOIN tasks t ON t.id = f.task_id;
+CREATE VIEW v_generations AS
+SELECT dcppath, taskfile, state, bytes_total, bytes_done, error,
+       datetime(created_at / 1000, 'unixepoch', 'localtime') AS created_at,
+       datetime(finished_at / 1000, 'unixepoch', 'localtime') AS finished_at
+FROM generations;
+CREATE VIEW v_legs AS
+SELECT t.name AS task, t.role, l.method, l.state, l.ready, l.bytes_total, l.bytes_done, l.bytes_wire, l.bytes_sent,
+       l.rate, l.peers, coalesce(s.windows, '') AS window,
+       datetime(CASE WHEN l.retry_at IS NOT NULL THEN l.retry_at
+                     WHEN s.open_now = 0 THEN s.opens_at ELSE s.closes_at END / 1000, 'unixepoch', 'localtime') AS next_change_at,
+       l.tries, datetime(l.retry_at / 1000, 'unixepoch', 'localtime') AS retry_at, l.error,
+       round(l.active_ms / 1000.0, 1) AS active_seconds
+FROM legs l JOIN tasks t ON t.id = l.task_id
+LEFT JOIN schedules s ON s.task_id = l.task_id AND s.method = l.method;
+CREATE VIEW v_library AS
+SELECT path, size, lower(hex(sha1)) AS sha1, 'ok' AS state,
+       datetime(hashed_at / 1000, 'unixepoch', 'localtime') AS hashed_at, package
+FROM library_files;
+CREATE VIEW v_packages AS
+SELECT name AS package, path, verdict, title, files, bytes,
+       datetime(checked_at / 1000, 'unixepoch', 'localtime') AS checked_at
+FROM packages;
+CREATE VIEW v_progress AS
+SELECT t.name AS task, t.role, p.method, datetime(p.at / 1000, 'unixepoch', 'localtime') AS at, p.bytes_done, p.rate, p.peers
+FROM progress_samples p JOIN tasks t ON t.id = p.task_id;
+CREATE VIEW v_schedules AS
+SELECT t.name AS task, t.role, s.method, s.windows AS window, s.open_now,
+       datetime(s.opens_at / 1000, 'unixepoch', 'localtime') AS opens_at,
+       datetime(s.closes_at / 1000, 'unixepoch', 'localtime') AS closes_at
+FROM schedules s JOIN tasks t ON t.id = s.task_id;
+CREATE VIEW v_tasks AS
+SELECT t.name AS task, t.role, t.package, t.state, t.reason, t.policy, t.ratio, t.bytes_total,
+       CASE WHEN t.role = 'receiver'
+            THEN (SELECT coalesce(sum(f.bytes_done), 0) FROM task_files f WHERE f.task_id = t.id)
+            ELSE (SELECT coalesce(sum(l.bytes_done), 0) FROM legs l WHERE l.task_id = t.id) END AS bytes_done,
+       CASE WHEN t.state IN ('downloaded', 'uploaded') OR (t.state = 'history' AND t.reason = '') THEN 100.0
+            WHEN t.bytes_total = 0 THEN 0.0
+            ELSE round(min(99.999, 100.0 * CASE WHEN t.role = 'receiver'
+                 THEN (SELECT coalesce(sum(f.bytes_done), 0) FROM task_files f WHERE f.task_id = t.id)
+                 ELSE (SELECT coalesce(sum(l.bytes_done), 0) FROM legs l WHERE l.task_id = t.id) END / t.bytes_total), 3) END AS percent,
+       (SELECT coalesce(sum(l.rate), 0) FROM legs l WHERE l.task_id = t.id AND l.state = 'running') AS rate,
+       CASE WHEN t.state IN ('downloaded', 'uploaded', 'history') THEN 0
+            WHEN (SELECT coalesce(sum(l.rate), 0) FROM legs l WHERE l.task_id = t.id AND l.state = 'running') = 0 THEN -1
+            ELSE max(0, t.bytes_total - CASE WHEN t.role = 'receiver'
+                 THEN (SELECT coalesce(sum(f.bytes_done), 0) FROM task_files f WHERE f.task_id = t.id)
+                 ELSE (SELECT coalesce(sum(l.bytes_done), 0) FROM legs l WHERE l.task_id = t.id) END)
+                 / (SELECT sum(l.rate) FROM legs l WHERE l.task_id = t.id AND l.state = 'running') / 60 + 1 END AS eta_minutes,
+       t.bytes_local,
+       datetime(t.created_at / 1000, 'unixepoch', 'localtime') AS created_at,
+       datetime(t.started_at / 1000, 'unixepoch', 'localtime') AS started_at,
+       datetime(t.finished_at / 1000, 'unixepoch', 'localtime') AS finished_at,
+       datetime(t.seed_until / 1000, 'unixepoch', 'localtime') AS seed_until
+FROM tasks t;
+CREATE TABLE checkpoints (
+    task_id      INTEGER NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
+    method       TEXT NOT NULL CHECK (method IN ('bt', 'obs', 'cdn')),
+    key          TEXT NOT NULL,
+    value        TEXT NOT NULL,
+    PRIMARY KEY (task_id, method, key)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE events (
+    id           INTEGER PRIMARY KEY,
+    at           INTEGER NOT NULL,
+    level        TEXT NOT NULL CHECK (level IN ('info', 'warn', 'error')),
+    kind         TEXT NOT NULL,
+    task         TEXT NOT NULL DEFAULT '',
+    actor        TEXT NOT NULL DEFAULT '',
+    text         TEXT NOT NULL
+) STRICT;
+CREATE TABLE generations (
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice: a late result must not meet another job
+    dcppath      TEXT NOT NULL,
+    taskfile     TEXT NOT NULL UNIQUE,
+    request      TEXT NOT NULL CHECK (json_valid(request)),   -- may hold keys: never in a view
+    state        TEXT NOT NULL CHECK (state IN ('queued', 'running', 'finished', 'failed', 'cancelled')),
+    bytes_total  INTEGER NOT NULL DEFAULT 0,
+    bytes_done   INTEGER NOT NULL DEFAULT 0,
+    error        TEXT NOT NULL DEFAULT '',
+    created_at   INTEGER NOT NULL,
+    finished_at  INTEGER
+) STRICT;
+CREATE TABLE legs (
+    task_id      INTEGER NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
+    method       TEXT NOT NULL CHECK (method IN ('bt', 'obs', 'cdn')),
+    state        TEXT NOT NULL CHECK (state IN ('waiting', 'running', 'done', 'failed', 'off')),
+    ready        INTEGER NOT NULL DEFAULT 0 CHECK (ready IN (0, 1)),    -- usable by others (sender)
+    bytes_total  INTEGER NOT NULL DEFAULT 0,
+    bytes_done   INTEGER NOT NULL DEFAULT 0,
+    bytes_wire   INTEGER NOT NULL DEFAULT 0,         -- what really crossed the network, repeats included
+    bytes_sent   INTEGER NOT NULL DEFAULT 0,         -- sent to peers
+    rate         INTEGER NOT NULL DEFAULT 0,         -- bytes per second now
+    peers        INTEGER NOT NULL DEFAULT 0,
+    tries        INTEGER NOT NULL DEFAULT 0,
+    retry_at     INTEGER,
+    error        TEXT NOT NULL DEFAULT '',
+    active_ms    INTEGER NOT NULL DEFAULT 0,         -- time spent running
+    PRIMARY KEY (task_id, method)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE library_files (
+    id           INTEGER PRIMARY KEY,
+    path         TEXT NOT NULL UNIQUE,               -- absolute
+    size         INTEGER NOT NULL,
+    mtime_ns     INTEGER NOT NULL,
+    inode        INTEGER NOT NULL,
+    sha1         BLOB NOT NULL CHECK (length(sha1) = 20),
+    hashed_at    INTEGER NOT NULL,
+    package      TEXT NOT NULL DEFAULT ''            -- directory of the package it belongs to
+) STRICT;
+CREATE TABLE packages (
+    path         TEXT PRIMARY KEY,                   -- absolute
+    name         TEXT NOT NULL,
+    verdict      TEXT NOT NULL,                      -- complete, missing FILE, hash differs FILE, ...
+    title        TEXT NOT NULL DEFAULT '',
+    files        INTEGER NOT NULL,
+    bytes        INTEGER NOT NULL,
+    checked_at   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE progress_samples (
+    task_id      INTEGER NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
+    method       TEXT NOT NULL CHECK (method IN ('bt', 'obs', 'cdn')),
+    at           INTEGER NOT NULL,
+    bytes_done   INTEGER NOT NULL,
+    rate         INTEGER NOT NULL,
+    peers        INTEGER NOT NULL,
+    PRIMARY KEY (task_id, method, at)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE refusals (
+    task_id      INTEGER NOT NULL,
+    idx          INTEGER NOT NULL,
+    method       TEXT NOT NULL CHECK (method IN ('bt', 'obs', 'cdn', 'local')),
+    error        TEXT NOT NULL,
+    at           INTEGER NOT NULL,
+    PRIMARY KEY (task_id, idx, method),
+    FOREIGN KEY (task_id, idx) REFERENCES task_files (task_id, idx) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+CREATE TABLE schedules (
+    task_id      INTEGER NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
+    method       TEXT NOT NULL CHECK (method IN ('bt', 'obs', 'cdn')),
+    windows      TEXT NOT NULL,
+    open_now     INTEGER NOT NULL DEFAULT 1 CHECK (open_now IN (0, 1)),  -- kept by the conductor, with the next changes
+    opens_at     INTEGER,
+    closes_at    INTEGER,
+    PRIMARY KEY (task_id, method)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE spans (
+    task_id      INTEGER NOT NULL,
+    idx          INTEGER NOT NULL,                   -- the file
+    offset       INTEGER NOT NULL CHECK (offset >= 0),
+    len          INTEGER NOT NULL CHECK (len >= 0),
+    method       TEXT NOT NULL CHECK (method IN ('bt', 'obs', 'cdn', 'local')),
+    planned      TEXT NOT NULL CHECK (planned IN ('bt', 'obs', 'cdn')),  -- what the sender allocated
+    PRIMARY KEY (task_id, idx, offset),
+    FOREIGN KEY (task_id, idx) REFERENCES task_files (task_id, idx) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+CREATE TABLE task_files (
+    task_id      INTEGER NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
+    idx          INTEGER NOT NULL,
+    path         TEXT NOT NULL,
+    size         INTEGER NOT NULL CHECK (size >= 0),
+    sha1         BLOB NOT NULL CHECK (length(sha1) = 20),
+    state        TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'partial', 'verified')),
+    have         TEXT NOT NULL DEFAULT '',           -- synced ranges, '0-1048576,2097152-3145728'
+    bytes_done   INTEGER NOT NULL DEFAULT 0,
+    digest       BLOB,                               -- state of the running SHA-1 ...
+    digest_at    INTEGER NOT NULL DEFAULT 0,         -- ... over the first digest_at bytes, all of them synced
+    local_source TEXT,                               -- a library file with the same SHA-1 and size
+    PRIMARY KEY (task_id, idx)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE tasks (
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice: staging directories carry it
+    role         TEXT NOT NULL CHECK (role IN ('sender', 'receiver')),
+    name         TEXT NOT NULL,                      -- the task file's own name
+    package      TEXT NOT NULL,
+    basesubdir   TEXT NOT NULL,
+    state        TEXT NOT NULL CHECK (state IN ('queues', 'uploading', 'uploaded', 'failed',
+                                                'downloading', 'downloaderror', 'downloaded', 'history')),
+    reason       TEXT NOT NULL DEFAULT '',           -- why it is where it is, in words
+    policy       TEXT NOT NULL CHECK (policy IN ('fulltime', 'priortime')),
+    ratio        TEXT NOT NULL,
+    bytes_total  INTEGER NOT NULL CHECK (bytes_total >= 0),
+    bytes_local  INTEGER NOT NULL DEFAULT 0 CHECK (bytes_local >= 0),  -- found in the library
+    store_path   TEXT NOT NULL DEFAULT '',           -- where the package lies (sender) or will lie (receiver)
+    stage_inode  INTEGER,                            -- staging directory, noted before it is renamed into the store
+    seed_until   INTEGER,                            -- end of the seed time, once it runs
+    created_at   INTEGER NOT NULL,
+    started_at   INTEGER,
+    finished_at  INTEGER,
+    revision     INTEGER NOT NULL DEFAULT 1,         -- counts changes that the exported view must follow
+    exported     INTEGER NOT NULL DEFAULT 0,         -- the revision that the task directories show
+    -- Large, so last: a row's other columns are read without them.
+    document     TEXT NOT NULL CHECK (json_valid(document)),           -- the task file; holds keys: never in a view
+    torrent      BLOB,                               -- the torrent that this task fetches or seeds
+    UNIQUE (role, name)
+) STRICT;
+CREATE TABLE torrents (
+    path         TEXT PRIMARY KEY,                   -- the package's directory
+    files        TEXT NOT NULL CHECK (json_valid(files)),  -- [{path,size,mtime_ns,inode,sha1}], torrent order
+    piece_length INTEGER NOT NULL,
+    pieces       BLOB NOT NULL CHECK (length(pieces) % 20 = 0),
+    created_at   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX events_by_age ON events (at);
+CREATE INDEX events_by_task ON events (task, id);
+CREATE INDEX library_files_by_package ON library_files (package);
+CREATE INDEX library_files_by_sha1 ON library_files (sha1, size);
+CREATE INDEX progress_samples_by_age ON progress_samples (at);
+CREATE INDEX task_files_by_sha1 ON task_files (sha1);
+CREATE INDEX tasks_by_state ON tasks (state, id);
+CREATE INDEX tasks_unexported ON tasks (id) WHERE exported < revision;

@@ -1,0 +1,206 @@
+//! The public face of the database: the views, their columns, and that nothing secret is in them.
+//!
+//! The schema is compared with `tests/snapshots/schema.sql`, so that it changes only on purpose. After such a change run
+//! this test with `UPDATE_SNAPSHOTS=1`, add a migration note to `docs/sql.md`, and commit both.
+
+mod task_rows;
+
+use bft2::model::ranges::RangeSet;
+use bft2::model::span::Method;
+use bft2::model::task::{LegState, Role, TaskState};
+use bft2::store::Store;
+use bft2::store::events::Level;
+use bft2::store::legs::LegSample;
+use bft2::store::library::{LibraryFile, PackageRow};
+use bft2::store::shell::{Rows, query};
+use bft2::store::task_files::FileProgress;
+use bft2::store::tasks::NewTask;
+use bft2::store::torrents::TorrentRow;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use task_rows::{new_file, reception, sha1};
+use tempfile::TempDir;
+
+/// View and the columns that operators were promised.
+const PROMISED: &[(&str, &str)] = &[
+    (
+        "v_tasks",
+        "task role package state reason policy ratio bytes_total bytes_done percent rate eta_minutes created_at finished_at",
+    ),
+    ("v_legs", "task role method state bytes_total bytes_done bytes_wire rate window next_change_at tries retry_at error"),
+    ("v_files", "task role path size sha1 method state bytes_done"),
+    ("v_progress", "task role method at bytes_done rate peers"),
+    ("v_library", "path size sha1 state hashed_at package"),
+    ("v_packages", "package path verdict title files bytes"),
+    ("v_duplicates", "sha1 copies bytes_wasted"),
+    ("v_schedules", "task role method window open_now opens_at closes_at"),
+    ("v_events", "at level kind task actor text"),
+    ("v_generations", "dcppath taskfile state bytes_total bytes_done error"),
+];
+const SECRETS: &[&str] = &["EXAMPLE-AK", "EXAMPLE-SK", "EXAMPLE-TOKEN"];
+
+async fn open() -> (TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("bft2.db")).await.unwrap();
+    (dir, store)
+}
+
+async fn ask(store: &Store, sql: &str) -> Rows {
+    query(store.path(), sql, Duration::from_secs(20)).await.unwrap_or_else(|e| panic!("{sql}: {e}"))
+}
+
+async fn one(store: &Store, sql: &str) -> String {
+    let rows = ask(store, sql).await.rows;
+    let cells = |r: &Vec<Option<String>>| r.iter().map(|c| c.clone().unwrap_or("NULL".into())).collect::<Vec<_>>().join("|");
+    rows.iter().map(cells).collect::<Vec<_>>().join("\n")
+}
+
+async fn views(store: &Store) -> Vec<String> {
+    let all = ask(store, "select name from sqlite_schema where type = 'view' order by name").await;
+    all.rows.into_iter().filter_map(|mut r| r.remove(0)).collect()
+}
+
+/// A database with something in every table, keys wherever a document may hold them.
+async fn fill(store: &Store) -> (i64, i64) {
+    let document = r#"{"obs":{"ak":"EXAMPLE-AK","sk":"EXAMPLE-SK"},"token":"EXAMPLE-TOKEN"}"#;
+    let files = || vec![new_file("a.mxf", &[1; 1000]), new_file("b.mxf", &[2; 500])];
+    let recv = NewTask {
+        document: document.into(),
+        schedules: vec![(Method::Cdn, "08:00-18:00".into())],
+        ..reception("recv.task.json", Path::new("/store/Film_FTR"), files())
+    };
+    let send = NewTask { role: Role::Send, ..reception("send.task.json", Path::new("/dcp/Film_FTR"), files()) };
+    let send = NewTask { document: document.into(), ..send };
+    let (recv, send) = (store.accept_task(&recv, 1_000).await.unwrap(), store.accept_task(&send, 2_000).await.unwrap());
+    store.move_task(recv, TaskState::Queues, TaskState::Downloading, "", 3_000).await.unwrap();
+    store.move_task(send, TaskState::Queues, TaskState::Uploading, "", 3_000).await.unwrap();
+    let mut have = RangeSet::new();
+    have.insert(0..600);
+    let p = FileProgress { idx: 0, have, digest: None, digest_at: 0, verified: false };
+    store.record_files(recv, &[p]).await.unwrap();
+    for (task, done) in [(recv, 600), (send, 1000)] {
+        store.set_leg(task, Method::Cdn, LegState::Running, "", 0, None).await.unwrap();
+        let sample = LegSample {
+            task,
+            method: Method::Cdn,
+            bytes_done: done,
+            add_wire: done + 7,
+            add_sent: 0,
+            add_active_ms: 1000,
+            rate: 5,
+            peers: 2,
+            ready: false,
+        };
+        store.record_legs(&[sample], true, 4_000).await.unwrap();
+    }
+    store.set_schedule(recv, Method::Cdn, true, None, Some(9_000)).await.unwrap();
+    store.save_checkpoint(send, Method::Cdn, "upload", "EXAMPLE-TOKEN").await.unwrap();
+    store.refuse_file(recv, 1, Some(Method::Obs), "404", 5).await.unwrap();
+    let library = |path: &str| LibraryFile { path: path.into(), size: 9, mtime_ns: 1, inode: 1, sha1: sha1(b"same") };
+    let package = PackageRow {
+        path: PathBuf::from("/dcp/Film_FTR"),
+        name: "Film_FTR".into(),
+        verdict: "complete".into(),
+        title: "Film".into(),
+        files: 3,
+        bytes: 27,
+    };
+    let same = ["/dcp/Film_FTR/a", "/dcp/Film_FTR/b", "/dcp/Film_FTR/c"].map(library);
+    store.put_package(&package, &same, 5_000).await.unwrap();
+    let torrent = TorrentRow { files: "[]".into(), piece_length: 1 << 20, pieces: vec![[1; 20]] };
+    store.save_torrent(Path::new("/dcp/Film_FTR"), &torrent, 6_000).await.unwrap();
+    store.queue_generation("/dcp/Film_FTR", "/tmp/send.task.json", document, 7_000).await.unwrap();
+    store.add_event(Level::Info, "recv", "recv.task.json", "api", "accepted", 8_000).await.unwrap();
+    (recv, send)
+}
+
+#[tokio::test]
+async fn views_have_the_columns_that_were_promised() {
+    let (_dir, store) = open().await;
+    for (view, promised) in PROMISED {
+        let columns = ask(&store, &format!("select * from {view}")).await.columns;
+        for column in promised.split(' ') {
+            assert!(columns.iter().any(|c| c == column), "{view} has no column {column}: {columns:?}");
+        }
+    }
+    let promised: Vec<&str> = PROMISED.iter().map(|(v, _)| *v).collect();
+    for view in views(&store).await {
+        assert!(promised.contains(&view.as_str()), "{view} is public and promised nowhere");
+    }
+}
+
+#[tokio::test]
+async fn every_view_answers_and_none_tells_a_secret() {
+    let (_dir, store) = open().await;
+    for view in views(&store).await {
+        assert_eq!(ask(&store, &format!("select * from {view}")).await.rows.len(), 0, "{view}");
+    }
+    fill(&store).await;
+    for view in views(&store).await {
+        let rows = ask(&store, &format!("select * from {view}")).await.rows;
+        assert!(!rows.is_empty(), "{view} shows nothing of a filled database");
+        for cell in rows.iter().flatten().flatten() {
+            for secret in SECRETS {
+                assert!(!cell.contains(secret), "{view} tells {secret}: {cell}");
+            }
+        }
+    }
+    // The test is worth something only if the secrets are in the tables.
+    let kept = one(
+        &store,
+        "select (select count(*) from tasks where document like '%EXAMPLE-SK%') + \
+         (select count(*) from generations where request like '%EXAMPLE-AK%')",
+    );
+    assert_eq!(kept.await, "3");
+}
+
+#[tokio::test]
+async fn figures_in_the_views_are_right() {
+    let (_dir, store) = open().await;
+    let (recv, send) = fill(&store).await;
+    let tasks = "select task, role, state, bytes_total, bytes_done, percent, rate, eta_minutes from v_tasks order by task";
+    assert_eq!(
+        one(&store, tasks).await,
+        "recv.task.json|receiver|downloading|1500|600|40|5|4\nsend.task.json|sender|uploading|1500|1000|66.667|5|2"
+    );
+    let legs = "select task, method, bytes_done, bytes_wire, \"window\", active_seconds from v_legs order by task";
+    assert_eq!(one(&store, legs).await, "recv.task.json|cdn|600|607|08:00-18:00|1\nsend.task.json|cdn|1000|1007||1");
+    assert_eq!(
+        one(&store, "select path, sha1, method, state, bytes_done from v_files where task = 'recv.task.json' order by path")
+            .await,
+        format!("a.mxf|{}|cdn|partial|600\nb.mxf|{}|cdn|waiting|0", sha1(&[1; 1000]), sha1(&[2; 500]))
+    );
+    assert_eq!(one(&store, "select copies, bytes_wasted from v_duplicates").await, "3|18");
+    assert_eq!(
+        one(&store, "select \"window\", open_now, opens_at is null, closes_at is null from v_schedules").await,
+        "08:00-18:00|1|1|0"
+    );
+    // Nothing that is not in its store looks like 100 %.
+    let (whole, rest) = (RangeSet::from_text("0-1000").unwrap(), RangeSet::from_text("0-500").unwrap());
+    let p = |idx, have| FileProgress { idx, have, digest: None, digest_at: 0, verified: true };
+    store.record_files(recv, &[p(0, whole), p(1, rest)]).await.unwrap();
+    let percent = |id: i64| format!("select percent from v_tasks where task = (select name from tasks where id = {id})");
+    assert_eq!(one(&store, &percent(recv)).await, "99.999");
+    store.move_task(recv, TaskState::Downloading, TaskState::Downloaded, "", 9_000).await.unwrap();
+    assert_eq!(one(&store, &percent(recv)).await, "100");
+    store.move_task(send, TaskState::Uploading, TaskState::History, "cancelled", 9_000).await.unwrap();
+    assert_eq!(one(&store, &percent(send)).await, "66.667");
+}
+
+#[tokio::test]
+async fn the_schema_changes_only_on_purpose() {
+    let (_dir, store) = open().await;
+    let sql = "select sql || ';' from sqlite_schema where sql is not null and tbl_name not like '\\_sqlx%' escape '\\' \
+               and name not like 'sqlite%' order by type desc, name";
+    let now: String = one(&store, sql).await + "\n";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots/schema.sql");
+    if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, &now).unwrap();
+    }
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    for (n, (old, new)) in kept.lines().zip(now.lines()).enumerate() {
+        assert_eq!(old, new, "line {} of tests/snapshots/schema.sql; see the top of this test", n + 1);
+    }
+    assert_eq!(kept.lines().count(), now.lines().count(), "the schema has other parts than its snapshot");
+}
