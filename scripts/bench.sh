@@ -33,7 +33,7 @@ if [ -n "$only" ]; then
 fi
 
 step "release build"
-cargo bench --locked --no-run
+cargo bench --locked --no-run --bench delivery --bench sha1
 
 if [ "$kernel" = 1 ]; then
     step "SHA-1 kernel"

@@ -76,6 +76,7 @@ enum Command {
 /// The whole process: parses the arguments, runs the command, prints what went wrong.
 pub fn main() -> ExitCode {
     let Cli { config, command } = Cli::parse();
+    serve::bound_allocator();
     let runtime = match runtime(&command) {
         Ok(runtime) => runtime,
         Err(e) => return end(Err(Failure::local(format!("cannot start: {e}")))),
