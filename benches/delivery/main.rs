@@ -228,8 +228,10 @@ fn progress(what: &str, run: usize, ours: &[Duration], theirs: &[Duration]) {
 }
 
 async fn memory_rows(args: &Args, place: &Place) -> Result<Vec<Row>, Trouble> {
-    let mut peaks = Vec::new();
-    for size in [MEMORY_BASE, args.memory_size] {
+    let mut peaks: Vec<Vec<memory::Peak>> = Vec::new();
+    // A long delivery has more moments in which much happens at once than a short one: the short one runs several times.
+    let small = std::iter::repeat_n(MEMORY_BASE, args.runs);
+    for size in small.chain([args.memory_size]) {
         let master = place.master(size)?;
         let round = network::Round::open(place.path(), &master, "1:1:1").await?;
         let watch = memory::Watch::start(&[round.pid("sender")?, round.pid("receiver")?]);
@@ -246,9 +248,10 @@ async fn memory_rows(args: &Args, place: &Place) -> Result<Vec<Row>, Trouble> {
         std::fs::remove_dir_all(&master.dir)?;
         peaks.push(seen);
     }
-    let (Some(small), Some(large)) = (peaks.first(), peaks.get(1)) else { return Err("no memory was measured".into()) };
+    let large = peaks.pop().ok_or("no memory was measured")?;
     let mut rows = Vec::new();
-    for ((role, small), large) in ["sender", "receiver"].iter().zip(small).zip(large) {
+    for (n, (role, large)) in ["sender", "receiver"].iter().zip(large).enumerate() {
+        let small = peaks.iter().filter_map(|p| p.get(n)).fold(memory::Peak::default(), |a, b| a.max(b));
         let what = |kind| format!("{role}, {kind}, {}", human(args.memory_size));
         rows.push(Row::memory(&what("VmHWM"), large.high_water, small.high_water, MEMORY_LIMIT));
         rows.push(Row::memory(&what("RssAnon"), large.anonymous, small.anonymous, MEMORY_LIMIT));

@@ -17,6 +17,13 @@ pub struct Peak {
     pub anonymous: u64,
 }
 
+impl Peak {
+    /// The higher of both, figure by figure.
+    pub fn max(self, other: &Self) -> Self {
+        Self { high_water: self.high_water.max(other.high_water), anonymous: self.anonymous.max(other.anonymous) }
+    }
+}
+
 /// Samples until it is stopped.
 pub struct Watch {
     stop: Arc<AtomicBool>,
