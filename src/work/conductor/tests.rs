@@ -29,7 +29,7 @@ async fn a_leg_that_stops_does_not_wipe_out_its_failure() {
     for outcome in [Ok(Outcome::Stopped), Ok(Outcome::Done), Err(Fault::transient("cut off"))] {
         let task = f.receive(&[given("a.mxf", Method::Cdn)], false).await.id;
         let mut c = with_leg(&f, task, Method::Cdn).await;
-        repair::fail_leg(&f.node, task, Method::Cdn, "disk full").await.unwrap();
+        crate::work::repair::fail_leg(&f.node, task, Method::Cdn, "disk full").await.unwrap();
         c.leg_ended(task, Method::Cdn, outcome).await.unwrap();
         let leg = &f.node.store.legs(task).await.unwrap()[0];
         assert_eq!((leg.state, leg.error.as_str()), (LegState::Failed, "disk full"));
