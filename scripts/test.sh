@@ -12,8 +12,6 @@ have cc || die "a C compiler is missing: install gcc (Debian, Ubuntu: apt-get in
 
 step "tools that the tests use"
 need ctorrent
-need aria2c aria2
-need sqlite3
 need_venv
 
 step "format"

@@ -44,7 +44,12 @@ pub async fn serve(config_path: &Path, console: bool) -> Result<(), Fault> {
     let stop = CancellationToken::new();
     let app = App::start(handle, stop.clone()).await?;
     tracing::info!(role = %config.servertype, listen = %config.listen, version = env!("CARGO_PKG_VERSION"), "bftv2 is up");
-    let why = signal().await?;
+    let mut app = app;
+    let why = tokio::select! {
+        why = signal() => why?,
+        // It ends only when it is told to: without it nothing would be done, and nobody would see.
+        _ = &mut app.conductor => return Err(Fault::local("the conductor ended: see the log; the service has to be started again")),
+    };
     tracing::info!("{why}: stopping");
     stop.cancel();
     app.stopped(config.stoptimeout).await

@@ -66,8 +66,11 @@ async fn a_seed_that_comes_back_is_found_again() {
     source.peers = vec![seed.peer()];
     let (leech, leg, sink) = (engine().await, ctx(), FileSink::new(&package.files));
     let job = package.fetch_job(package.spans(), &sink, &leg);
-    let transport = BtTransport::new(leech.engine.clone(), source.clone())
-        .patience(Patience { stall: Duration::from_millis(500), give_up: Duration::from_secs(30) });
+    let transport = BtTransport::new(leech.engine.clone(), source.clone()).patience(Patience {
+        stall: Duration::from_millis(500),
+        give_up: Duration::from_secs(30),
+        ..Default::default()
+    });
     let running = tokio::spawn(async move { transport.fetch(job).await });
     until("some is there", || sink.committed_bytes() > MIB).await;
     seed.engine.engine.stop().await;

@@ -288,8 +288,11 @@ async fn a_border_piece_with_wrong_bytes_never_reaches_foreign_spans() {
     let sink = FileSink::new(&honest.files);
     let (leech, leg) = (engine().await, ctx());
     let job = honest.fetch_job(vec![Span { file: 0, offset: 0, len: MIB + 500 * KIB }], &sink, &leg);
-    let transport = BtTransport::new(leech.engine.clone(), source)
-        .patience(Patience { stall: Duration::from_millis(200), give_up: Duration::from_secs(60) });
+    let transport = BtTransport::new(leech.engine.clone(), source).patience(Patience {
+        stall: Duration::from_millis(200),
+        give_up: Duration::from_secs(60),
+        proof: Duration::ZERO,
+    });
     let fault = transport.fetch(job).await.unwrap_err();
     assert_eq!(fault.class, FaultClass::Transient);
     assert!(fault.message.contains("does not match the torrent"), "{fault}");
@@ -327,8 +330,11 @@ async fn a_part_of_a_torrent_can_be_seeded() {
 async fn nobody_there_is_a_transient_fault_that_says_what_to_check() {
     let package = reel(10);
     let (leech, leg, sink) = (engine().await, ctx(), FileSink::new(&package.files));
-    let transport = BtTransport::new(leech.engine.clone(), source(&package, 64 * KIB))
-        .patience(Patience { stall: Duration::from_millis(300), give_up: Duration::from_secs(1) });
+    let transport = BtTransport::new(leech.engine.clone(), source(&package, 64 * KIB)).patience(Patience {
+        stall: Duration::from_millis(300),
+        give_up: Duration::from_secs(1),
+        ..Default::default()
+    });
     let fault = transport.fetch(package.fetch_job(package.spans(), &sink, &leg)).await.unwrap_err();
     assert_eq!(fault.message, "no peer has sent anything for 1 seconds: check the tracker and the sender's seed");
     assert!(fault.is_transient());

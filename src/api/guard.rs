@@ -34,7 +34,7 @@ impl Guard {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             return response;
         }
-        if is_foreign_page(&request) {
+        if is_foreign_page(&request, self.token.is_some()) {
             return refusal(StatusCode::FORBIDDEN, &method, "requests of other sites' pages are not served");
         }
         let body = match tokio::time::timeout(self.timeout, self.body(&mut request)).await {
@@ -91,10 +91,22 @@ impl Guard {
 /// Whether a browser sent this for a page of another site. Any body is read whatever its content type, so without
 /// this check every web page could post to a node on the reader's own machine. Clients that are no browsers send no
 /// `Origin`.
-fn is_foreign_page(request: &Request) -> bool {
+fn is_foreign_page(request: &Request, has_token: bool) -> bool {
     let Some(origin) = request.header(header::ORIGIN) else { return false };
     let own = request.header(header::HOST).unwrap_or_default();
-    origin.split_once("://").is_none_or(|(_, authority)| !authority.eq_ignore_ascii_case(own))
+    let same = origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(own));
+    // A foreign name may be made to resolve to this machine: without a token only names count that nobody else has.
+    !same || !(has_token || is_own_name(own))
+}
+
+/// `localhost` or an address, with or without a port.
+fn is_own_name(authority: &str) -> bool {
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok()
 }
 
 /// Gives the router's own refusals the envelope and a 405 its `Allow`.

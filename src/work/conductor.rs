@@ -367,7 +367,8 @@ impl Conductor {
             let _ = results.send(Report::Leg { task, method, outcome }).await;
         });
         let spans = plan.spans_of(method);
-        let done_before = self.assemblies.get(&task).map_or(0, |a| a.covered(spans.iter()));
+        let before = self.leg_row(task, method).await?.map_or(0, |l| l.bytes_done);
+        let done_before = self.assemblies.get(&task).map_or(before, |a| a.covered(spans.iter()));
         let gauge = Gauge::new(counters, spans, purpose == Purpose::Publish && method == Method::Bt);
         self.running.insert((task, method), Leg { stop, gauge, purpose, plan, done_before });
         Ok(())

@@ -135,7 +135,9 @@ impl Run {
         Ok(match self.method {
             Method::Cdn => {
                 let url = file.cdn.url.as_deref().ok_or_else(|| Fault::permanent("the task has no cdn.url"))?;
-                let url = file_base(url, file).parse().map_err(|e| Fault::permanent(format!("bad cdn.url {url:?}: {e}")))?;
+                let url = file_base(url, file)
+                    .parse()
+                    .map_err(|e| Fault::permanent(format!("bad cdn.url {:?}: {e}", crate::model::endpoint::shown(url))))?;
                 Box::new(CdnTransport::new(url, CdnOptions::default())?)
             }
             Method::Obs => Box::new(ObsTransport::new(obs_location(&config, file)?, ObsOptions::default())?),

@@ -11,6 +11,10 @@ use crate::model::span::Method;
 use crate::model::task::{LegState, NodeType};
 use crate::store::events::Level;
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+/// A server that asks for more patience than this is asked again all the same.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// Methods that can bring any file: the origin has the whole package, the bucket may have it. (bt has only its own part.)
 const STAND_INS: [Method; 2] = [Method::Cdn, Method::Obs];
@@ -97,11 +101,14 @@ pub enum Verdict {
     Failed,
 }
 
-/// Decides after a fault of a fetching leg: hand the file (or all files) over, try again, or give up.
+/// Decides after a fault of a fetching leg: hand over, try again, or give up. `unfinished`: the files of which the method
+/// still has something to bring. One that the method does not have is handed over alone; a method that is away for good
+/// gives all of them away at once, not one after the other.
 pub async fn after_fault(
     node: &Node,
     plan: &Plan,
     method: Method,
+    unfinished: &HashSet<u32>,
     fault: &Fault,
     tries: u32,
     moved: bool,
@@ -109,16 +116,18 @@ pub async fn after_fault(
     let config = node.config.current();
     let tries = if moved { 1 } else { tries + 1 };
     if fault.is_transient() && tries <= config.retries {
-        let wait = fault.retry_after.unwrap_or_default().max(config.retrydelay);
-        return Ok(Verdict::Retry { at: Some(node.clock.now_ms() + wait.as_millis() as i64), tries });
+        return Ok(Verdict::Retry { at: Some(next_try(node, fault)), tries });
     }
     if fault.class == crate::error::FaultClass::Local {
         return Ok(Verdict::Failed);
     }
-    let affected: Vec<u32> = match &fault.file {
-        Some(path) => (0u32..).zip(plan.files.iter()).filter(|(_, f)| f.path.as_str() == path).map(|(n, _)| n).collect(),
-        None => plan.spans_of(method).iter().map(|s| s.file).collect::<HashSet<_>>().into_iter().collect(),
+    let mut affected: Vec<u32> = match &fault.file {
+        Some(path) if !fault.is_transient() => {
+            (0u32..).zip(plan.files.iter()).filter(|(_, f)| f.path.as_str() == path).map(|(n, _)| n).collect()
+        }
+        _ => unfinished.iter().copied().collect(),
     };
+    affected.sort_unstable();
     if affected.is_empty() {
         return Ok(Verdict::Failed);
     }
@@ -131,6 +140,13 @@ pub async fn after_fault(
         true => Verdict::Retry { at: None, tries: 0 },
         false => Verdict::Failed,
     })
+}
+
+/// When a leg is tried again: after the configured time, or as long as the server asked for, an hour at most.
+pub fn next_try(node: &Node, fault: &Fault) -> i64 {
+    let asked = fault.retry_after.unwrap_or_default().min(LONGEST_WAIT);
+    let wait = asked.max(node.config.current().retrydelay);
+    node.clock.now_ms().saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// The text that a failed leg shows: the file first, where there is one.

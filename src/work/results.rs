@@ -9,6 +9,7 @@ use crate::model::task::{LegState, TaskState};
 use crate::store::events::Level;
 use crate::store::legs::LegRow;
 use crate::transport::Outcome;
+use std::collections::HashSet;
 use std::sync::atomic::Ordering::Relaxed;
 
 impl Conductor {
@@ -25,6 +26,16 @@ impl Conductor {
         let Some(assembly) = self.assemblies.get(&task) else { return Ok(true) };
         let spans = self.node.store.task_spans(task).await?;
         Ok(assembly.has_all(spans.iter().filter(|s| s.method == Some(method)).map(|s| &s.span)))
+    }
+
+    /// The files of which the method still has something to bring.
+    async fn unfinished(&self, task: i64, method: Method) -> Result<HashSet<u32>, Fault> {
+        let spans = self.node.store.task_spans(task).await?;
+        let mine = spans.iter().filter(|s| s.method == Some(method)).map(|s| s.span);
+        Ok(match self.assemblies.get(&task) {
+            Some(a) => mine.filter(|s| !a.has_all(std::iter::once(s))).map(|s| s.file).collect(),
+            None => mine.map(|s| s.file).collect(),
+        })
     }
 
     pub(super) async fn handle(&mut self, report: Report) {
@@ -71,10 +82,12 @@ impl Conductor {
         let tries = self.tries(task, method).await?;
         let moved = match self.assemblies.get(&task) {
             Some(a) => a.covered(leg.gauge.spans.iter()) > leg.done_before,
-            None => leg.gauge.counters.wire.load(Relaxed) > 0,
+            // What was sent and is not there afterwards is no progress.
+            None => leg.gauge.counters.done.load(Relaxed) > leg.done_before || leg.gauge.counters.sent.load(Relaxed) > 0,
         };
         let verdict = if leg.purpose == Purpose::Fetch {
-            let verdict = repair::after_fault(&self.node, &leg.plan, method, &fault, tries, moved).await?;
+            let unfinished = self.unfinished(task, method).await?;
+            let verdict = repair::after_fault(&self.node, &leg.plan, method, &unfinished, &fault, tries, moved).await?;
             self.follow_spans(task).await?;
             verdict
         } else {
@@ -96,8 +109,7 @@ impl Conductor {
     fn after_publish_fault(&self, fault: &Fault, tries: u32) -> repair::Verdict {
         let config = self.node.config.current();
         if fault.is_transient() && tries < config.retries {
-            let wait = fault.retry_after.unwrap_or_default().max(config.retrydelay);
-            return repair::Verdict::Retry { at: Some(self.node.clock.now_ms() + wait.as_millis() as i64), tries: tries + 1 };
+            return repair::Verdict::Retry { at: Some(repair::next_try(&self.node, fault)), tries: tries + 1 };
         }
         repair::Verdict::Failed
     }

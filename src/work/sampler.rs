@@ -75,8 +75,10 @@ impl Conductor {
     /// After a hand-over: the figures of running legs are those of the spans that are theirs now.
     pub(super) async fn follow_spans(&mut self, task: i64) -> Result<(), Fault> {
         let spans = self.node.store.task_spans(task).await?;
+        let assembly = self.assemblies.get(&task);
         for ((_, method), leg) in self.running.iter_mut().filter(|((id, _), _)| *id == task) {
             leg.gauge.spans = spans.iter().filter(|s| s.method == Some(*method)).map(|s| s.span).collect();
+            leg.done_before = assembly.map_or(leg.done_before, |a| a.covered(leg.gauge.spans.iter()));
         }
         Ok(())
     }

@@ -99,6 +99,7 @@ impl DemoArgs {
     pub async fn run(self) -> Outcome {
         let signal = super::stop_signal()?;
         let bars = Bars::new(Plain::Output);
+        let made = !self.dir.as_ref().is_some_and(|d| d.exists());
         let dir = prepare(self.dir.clone())?;
         let mut network = Network::default();
         let result = tokio::select! {
@@ -111,8 +112,8 @@ impl DemoArgs {
         }
         match result {
             Ok(_) if !self.keep => {
-                std::fs::remove_dir_all(&dir).map_err(|e| Failure::local(format!("cannot remove {}: {e}", dir.display())))?;
-                bars.say(&format!("Removed {}", dir.display()));
+                clear(&dir, made).map_err(|e| Failure::local(format!("cannot remove {}: {e}", dir.display())))?;
+                bars.say(&format!("Removed what was in {}", dir.display()));
                 Ok(Exit::Ok)
             }
             Ok(_) => {
@@ -120,7 +121,12 @@ impl DemoArgs {
                 Ok(Exit::Ok)
             }
             // Nothing was begun: an empty directory tells nobody anything.
-            Err(failure) if std::fs::remove_dir(&dir).is_ok() => Err(failure),
+            Err(failure) if std::fs::read_dir(&dir).is_ok_and(|mut d| d.next().is_none()) => {
+                if made {
+                    let _ = std::fs::remove_dir(&dir);
+                }
+                Err(failure)
+            }
             Err(mut failure) => {
                 let dir = dir.display();
                 failure.message.push_str(&format!(
@@ -176,6 +182,22 @@ impl DemoArgs {
 }
 
 /// A directory that is ours alone.
+/// Removes what the demo made: the directory itself only when it was not there before.
+fn clear(dir: &Path, made: bool) -> std::io::Result<()> {
+    if made {
+        return std::fs::remove_dir_all(dir);
+    }
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        } else {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 fn prepare(dir: Option<PathBuf>) -> Result<PathBuf, Failure> {
     use std::os::unix::fs::DirBuilderExt;
     let fresh = || {

@@ -22,7 +22,7 @@ pub const BASESUBDIR: &str = "demo-001";
 /// How long a node may take to answer for the first time.
 const START: Duration = Duration::from_secs(30);
 /// How long a node may take to stop before it is killed.
-const STOP: Duration = Duration::from_secs(10);
+const STOP: Duration = Duration::from_secs(25);
 /// How long one question for a sign of life may take.
 const ASK: Duration = Duration::from_secs(2);
 /// Below the range from which Linux gives ports to outgoing connections: none can take one before its node listens.
@@ -132,7 +132,7 @@ impl Plan {
             "obstime": "00:00-23:59",
             "cdntime": "00:00-23:59",
             "ctfilesorder": true,
-            "obsendpoint": format!("file://{}", self.object_store().display()),
+            "obsendpoint": directory_url(&self.object_store()),
             "datasource": "local",
             "receiverstoreplan": "B",
             "uploadingnum": 5,
@@ -320,6 +320,12 @@ fn tail(path: &Path) -> Option<String> {
     let lines: Vec<&str> = text.lines().collect();
     let last = lines.get(lines.len().saturating_sub(TAIL_LINES)..)?;
     (!last.is_empty()).then(|| format!("\n--- {}\n{}", path.display(), last.join("\n")))
+}
+
+/// `file:///dir` with whatever the name holds encoded.
+fn directory_url(dir: &Path) -> String {
+    let url = url::Url::from_directory_path(dir).map(String::from).unwrap_or_default();
+    url.trim_end_matches('/').to_owned()
 }
 
 #[cfg(test)]

@@ -190,6 +190,7 @@ struct Watch {
     last_restart: Instant,
     finished_since: Option<Instant>,
     unchecked: u64,
+    last_proof: Instant,
     most_peers: u32,
 }
 
@@ -206,6 +207,7 @@ impl Watch {
             last_restart: now,
             finished_since: None,
             unchecked: 0,
+            last_proof: now,
             most_peers: 0,
         }
     }
@@ -269,13 +271,17 @@ impl Watch {
     /// its check, the seed does not have what the torrent describes.
     fn check_quality(&mut self, traffic: &Traffic) -> Result<(), Fault> {
         self.most_peers = self.most_peers.max(traffic.peers);
+        if traffic.checked > 0 || self.unchecked == 0 {
+            self.last_proof = Instant::now();
+        }
         if traffic.checked > 0 {
             self.unchecked = 0;
             self.most_peers = traffic.peers;
             return Ok(());
         }
         self.unchecked += traffic.fetched;
-        if self.unchecked > (u64::from(self.most_peers) + 2) * 2 * self.piece_len + UNCHECKED_SLACK {
+        let in_flight = (u64::from(self.most_peers) + 2) * 2 * self.piece_len + UNCHECKED_SLACK;
+        if self.unchecked > in_flight && self.last_proof.elapsed() >= self.patience.proof {
             return Err(Fault::transient(
                 "what the peers send does not match the torrent: check the sender's package (bftv2 check) and run gentask again",
             ));

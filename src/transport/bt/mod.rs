@@ -55,11 +55,14 @@ pub struct Patience {
     pub stall: Duration,
     /// Without a byte for so long, the run ends with a transient fault.
     pub give_up: Duration,
+    /// Bytes that arrive for so long without one piece that passes its check mean a seed that has something else. A busy
+    /// machine checks late, and peers send some pieces twice: both are no proof.
+    pub proof: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { stall: Duration::from_secs(20), give_up: Duration::from_secs(300) }
+        Self { stall: Duration::from_secs(20), give_up: Duration::from_secs(300), proof: Duration::from_secs(60) }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::engine::{Add, Torrent, stopped};
 use super::layout::Layout;
 use super::seed::{self, Seeding};
-use super::{BtSource, BtTransport, Meter, POLL, resolve_peers};
+use super::{BtSource, BtTransport, Meter, POLL};
 use crate::error::Fault;
 use crate::model::ranges::RangeSet;
 use crate::model::span::Span;
@@ -54,36 +54,41 @@ pub(super) async fn run(bt: &BtTransport, job: PublishJob) -> Result<Outcome, Fa
         tokio::task::spawn_blocking(move || plan(&source, &task, &files, &spans, &root)).await
     };
     let Plan { layout, have, shared } = planning.map_err(|e| Fault::local("seeding could not start").detail(e))??;
-    let peers = tokio::select! {
-        peers = resolve_peers(&job.ctx.task, &bt.source.peers, bt.engine.listen_addr()) => peers,
-        () = job.ctx.stop.cancelled() => return Ok(Outcome::Stopped),
-    };
-    // Another task of this node serves the same torrent: receivers of this one find it there, until it ends.
-    while bt.engine.is_published(&layout.info_hash) {
-        job.ctx.counters.set_ready(true);
-        tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
-            () = job.ctx.stop.cancelled() => {
-                job.ctx.counters.set_ready(false);
-                return Ok(Outcome::Stopped);
+    let torrent = loop {
+        // Another task of this node serves the same torrent: receivers of this one find it there, until it ends.
+        while bt.engine.is_published(&layout.info_hash) {
+            job.ctx.counters.set_ready(true);
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = job.ctx.stop.cancelled() => {
+                    job.ctx.counters.set_ready(false);
+                    return Ok(Outcome::Stopped);
+                }
             }
         }
-    }
-    job.ctx.counters.set_ready(false);
-    let torrent = bt
-        .engine
-        .add(Add {
-            task: &job.ctx.task,
-            torrent: &bt.source.torrent,
-            layout: &layout,
-            have: have.as_deref(),
-            // Nothing is selected, so nothing is ever fetched: what librqbit does not have, it must not get.
-            only_files: Vec::new(),
-            storage: seed::factory(&shared, have.is_some()),
-            trackers: &bt.source.trackers,
-            peers,
-        })
-        .await?;
+        job.ctx.counters.set_ready(false);
+        let added = bt
+            .engine
+            .add(Add {
+                task: &job.ctx.task,
+                torrent: &bt.source.torrent,
+                layout: &layout,
+                have: have.as_deref(),
+                // Nothing is selected, so nothing is ever fetched: what librqbit does not have, it must not get.
+                only_files: Vec::new(),
+                storage: seed::factory(&shared, have.is_some()),
+                trackers: &bt.source.trackers,
+                // Who wants the package dials the seed. Were it to dial too, many pairs would be connected twice, and librqbit
+                // fetches pieces twice over two connections.
+                peers: Vec::new(),
+            })
+            .await;
+        match added {
+            Ok(torrent) => break torrent,
+            Err(_) if bt.engine.is_published(&layout.info_hash) => {} // another task was faster
+            Err(fault) => return Err(fault),
+        }
+    };
     let mut seeder =
         Seeder { layout: &layout, have: have.as_deref(), job: &job, sent: Meter::default(), confirmed: 0, ready: false };
     let end = seeder.follow(bt, &torrent, &shared).await;

@@ -23,8 +23,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-/// Border pieces in memory at once, all together. More of them in flight is a torrent cut in an absurd way.
-const MAX_GATHERED_BYTES: u64 = 256 << 20;
+/// Border pieces of one fetch in memory at once: four of the largest. More of them in flight is a torrent cut in an
+/// absurd way.
+const MAX_GATHERED_BYTES: u64 = 64 << 20;
 
 /// What all storage objects of one fetch share.
 pub(super) struct Receiving {

@@ -118,13 +118,19 @@ fn refusal(status: StatusCode, headers: &HeaderMap, url: &str) -> Fault {
     Fault::new(class, format!("{url} answered {status}{hint}")).retry_after(wait)
 }
 
-/// Seconds or an HTTP date (RFC 9110 section 10.2.3).
+/// No server is believed that it wants to be left alone for longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+/// Seconds or an HTTP date (RFC 9110 section 10.2.3), an hour at most.
 fn retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
-    if let Ok(seconds) = value.trim().parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = DateTime::parse_from_rfc2822(value.trim()).ok()?;
-    Some((at.with_timezone(&Utc) - now).to_std().unwrap_or(Duration::ZERO))
+    let wait = match value.trim().parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let at = DateTime::parse_from_rfc2822(value.trim()).ok()?;
+            (at.with_timezone(&Utc) - now).to_std().unwrap_or(Duration::ZERO)
+        }
+    };
+    Some(wait.min(LONGEST_WAIT))
 }
 
 #[cfg(test)]
@@ -194,5 +200,8 @@ mod tests {
         assert_eq!(retry_after("Thu, 01 Jan 2026 00:01:00 GMT", now), Some(Duration::from_secs(60)));
         assert_eq!(retry_after("Wed, 31 Dec 2025 00:00:00 GMT", now), Some(Duration::ZERO));
         assert_eq!(retry_after("soon", now), None);
+        for endless in ["18446744073709551615", "Fri, 31 Dec 9999 23:59:59 GMT"] {
+            assert_eq!(retry_after(endless, now), Some(LONGEST_WAIT), "{endless}");
+        }
     }
 }

@@ -147,7 +147,7 @@ impl Bucket {
         // The store may have to join ten thousand parts before it answers.
         in_time(self.patience * 4, doing, async {
             match self.send(ask, doing).await? {
-                Answer::Ok(r) => Ok(Ok(r.text().await.map_err(|e| lost(doing, e))?)),
+                Answer::Ok(r) => Ok(Ok(text_of(r, doing).await?)),
                 Answer::Refused(r) => Ok(Err(r)),
             }
         })
@@ -271,4 +271,18 @@ fn operator(location: &ObsLocation, http: reqwest::Client) -> Result<Operator, F
     let op = built.map_err(|e| opendal_fault("object storage", &e))?;
     let transport = HttpTransporter::new(Wire(http));
     Ok(op.with_context(OperationContext::new().with_http_transport(transport)))
+}
+
+/// Lists of a thousand parts are a few hundred kilobytes; whoever sends more is no store.
+const ANSWER_LIMIT: usize = 8 << 20;
+
+async fn text_of(mut answer: reqwest::Response, doing: &str) -> Result<String, Fault> {
+    let mut out = Vec::new();
+    while let Some(part) = answer.chunk().await.map_err(|e| lost(doing, e))? {
+        out.extend_from_slice(&part);
+        if out.len() > ANSWER_LIMIT {
+            return Err(Fault::permanent(format!("{doing}: the answer is larger than {} MiB", ANSWER_LIMIT >> 20)));
+        }
+    }
+    Ok(String::from_utf8_lossy(&out).into_owned())
 }

@@ -23,6 +23,11 @@ use std::sync::Arc;
 /// Bytes per read and write.
 const BLOCK: u64 = 1 << 20;
 
+/// The store cannot be read: its trouble, not this machine's, even if it is mounted here. Another method may have the file.
+fn read_fault(path: &Path, e: &std::io::Error) -> Fault {
+    Fault::transient(format!("object storage: cannot read {}: {e}", path.display()))
+}
+
 /// A bucket that is a directory.
 #[derive(Clone)]
 pub(super) struct Directory {
@@ -48,7 +53,7 @@ impl Directory {
             Ok(m) if m.is_file() => Ok(Some(entity(&Stamp::of(&m)))),
             Ok(_) => Ok(None),
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
-            Err(e) => Err(io_fault("cannot look at", &path, &e)),
+            Err(e) => Err(read_fault(&path, &e)),
         })
         .await
     }
@@ -56,8 +61,8 @@ impl Directory {
     pub async fn open(&self, key: &str, wanted: &Entity, range: Range<u64>) -> Result<Opened, Fault> {
         let (path, wanted) = (self.path(key), wanted.clone());
         let file = blocking(move || {
-            let file = File::open(&path).map_err(|e| io_fault("cannot read", &path, &e))?;
-            let now = file.metadata().map_err(|e| io_fault("cannot read", &path, &e))?;
+            let file = File::open(&path).map_err(|e| read_fault(&path, &e))?;
+            let now = file.metadata().map_err(|e| read_fault(&path, &e))?;
             Ok((entity(&Stamp::of(&now)) == wanted).then_some((Arc::new(file), path)))
         })
         .await?;
@@ -72,7 +77,7 @@ impl Directory {
                 let start = left.start;
                 let block = blocking(move || {
                     let mut block = vec![0; (end - start) as usize];
-                    file.read_exact_at(&mut block, start).map_err(|e| io_fault("cannot read", &path, &e))?;
+                    file.read_exact_at(&mut block, start).map_err(|e| read_fault(&path, &e))?;
                     Ok(Bytes::from(block))
                 })
                 .await?;
@@ -113,8 +118,8 @@ impl Directory {
             ctx.counters.add_done(span.len);
             return Ok(Some(()));
         }
-        let this = self.clone();
-        let incoming = blocking(move || this.incoming()).await?;
+        let (this, name) = (self.clone(), key.to_owned());
+        let incoming = blocking(move || this.incoming(&name)).await?;
         let Some((incoming, digest)) = copy(incoming, span, source, ctx).await? else { return Ok(None) };
         source.check().await?;
         if is_whole(file, span) && digest != file.sha1.0 {
@@ -158,10 +163,15 @@ impl Directory {
         Ok(Some(!whole || digest.finalize().as_slice() == file.sha1.0))
     }
 
-    fn incoming(&self) -> Result<Incoming, Fault> {
+    /// Named by its object, so that what a power cut left is written over and not left for ever.
+    fn incoming(&self, key: &str) -> Result<Incoming, Fault> {
         let dir = self.root.join(".incoming");
         make_dirs(&self.root, &dir)?;
-        let path = dir.join(uuid::Uuid::new_v4().to_string());
+        let path = dir.join(hex::encode(Sha1::digest(format!("{}/{key}", self.bucket))));
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(io_fault("cannot remove", &path, &e)),
+            _ => {}
+        }
         let open = File::options().write(true).create_new(true).custom_flags(libc::O_NOFOLLOW).open(&path);
         let file = open.map_err(|e| io_fault("cannot create", &path, &e))?;
         Ok(Incoming { file: Some(file), path })

@@ -19,6 +19,8 @@ async fn what_becomes_of_a_leg_after_a_fault() {
     let away = Fault::transient("connection refused");
     let busy = Fault::transient("429").retry_after(Some(Duration::from_secs(60)));
     let missing = Fault::permanent("404").file("a.mxf");
+    let away_at_b = Fault::transient("connection refused").file("b.mxf");
+    let for_ever = Fault::transient("429").retry_after(Some(Duration::from_secs(u64::MAX)));
     // Fault, failed tries before, whether bytes came, is there a bucket: verdict, and who has to bring a.mxf and b.mxf then.
     let table = [
         (&away, 0, false, false, again(NOW + DELAY_MS, 1), "cdn cdn"),
@@ -27,6 +29,8 @@ async fn what_becomes_of_a_leg_after_a_fault() {
         (&busy, 0, false, false, again(NOW + 60 * SECOND, 1), "cdn cdn"),
         (&away, RETRIES, false, false, Verdict::Failed, "cdn cdn"),
         (&away, RETRIES, false, true, now, "obs obs"),
+        (&away_at_b, RETRIES, false, true, Verdict::Retry { at: None, tries: 0 }, "obs obs"),
+        (&for_ever, 0, false, false, again(NOW + 3600 * SECOND, 1), "cdn cdn"),
         (&missing, 0, false, false, Verdict::Failed, "cdn cdn"),
         (&missing, 0, false, true, Verdict::Retry { at: None, tries: 0 }, "obs cdn"),
         (&Fault::corrupt("not the object").file("b.mxf"), 0, true, true, Verdict::Retry { at: None, tries: 0 }, "cdn obs"),
@@ -36,12 +40,26 @@ async fn what_becomes_of_a_leg_after_a_fault() {
     for (n, (fault, tries, moved, bucket, want, who)) in table.into_iter().enumerate() {
         let task = f.receive(&[given("a.mxf", Method::Cdn), given("b.mxf", Method::Cdn)], bucket).await.id;
         let plan = f.plan(task).await;
-        let got = after_fault(&f.node, &plan, Method::Cdn, fault, tries, moved).await.unwrap();
+        let got = after_fault(&f.node, &plan, Method::Cdn, &HashSet::from([0, 1]), fault, tries, moved).await.unwrap();
         assert_eq!(got, want, "row {n}: {fault}");
         let now: Vec<_> = f.node.store.task_spans(task).await.unwrap();
         let now: Vec<_> = now.iter().map(|s| s.method.map_or("local", Method::as_str)).collect();
         assert_eq!(now.join(" "), who, "row {n}: {fault}");
     }
+}
+
+/// What another method has brought already is not asked of anybody again, and does not stand in the way of the rest.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_unfinished_files_are_handed_over() {
+    let f = Fixture::start().await;
+    let task = f.receive(&[given("a.mxf", Method::Obs), given("b.mxf", Method::Obs)], true).await.id;
+    f.node.store.refuse_file(task, 0, Some(Method::Cdn), "404", NOW).await.unwrap();
+    let plan = f.plan(task).await;
+    let gone = Fault::transient("the bucket is away");
+    let got = after_fault(&f.node, &plan, Method::Obs, &HashSet::from([1]), &gone, RETRIES, false).await.unwrap();
+    assert_eq!(got, Verdict::Retry { at: None, tries: 0 });
+    let now: Vec<_> = f.node.store.task_spans(task).await.unwrap().iter().map(|s| s.method).collect();
+    assert_eq!(now, [Some(Method::Obs), Some(Method::Cdn)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
