@@ -255,6 +255,39 @@ async fn another_ratio_needs_no_second_reading() {
     assert_eq!(std::fs::read(dcps.join("film.torrent")).expect("torrent"), torrent, "the full torrent is the same");
 }
 
+/// Hashing takes its time: its progress shows, and it can be called off.
+#[tokio::test]
+async fn a_generation_shows_its_progress_and_can_be_cancelled() {
+    let world = World::started().await;
+    let dcppath = world.sender.store().join("long");
+    std::fs::create_dir_all(&dcppath).expect("directory");
+    let file = std::fs::File::create(dcppath.join("reel.mxf")).expect("file");
+    file.set_len(64 << 30).expect("a sparse file, hours of hashing");
+    let taskfile = world.sender.data().join("sender/tmp").join(task_name("long"));
+    let params =
+        json!({"dcppath": dcppath, "taskfile": taskfile, "basesubdir": "cfec-001", "btobscdn": "1:0:0", "policy": "fulltime"});
+    let reply = world.sender.call("gentask", params.clone()).await;
+    assert!(reply.ok && reply.desc().starts_with("please wait until "), "{reply:?}");
+    let rows = "select state, bytes_done, bytes_total from v_generations";
+    let growing = async || {
+        let row = world.sender.sql(rows).await.pop()?;
+        (row[0] == "running" && row[1].parse::<u64>().ok()? > 0 && row[2] == (64u64 << 30).to_string()).then_some(())
+    };
+    until("its progress shows", world::PATIENCE, growing).await;
+    let reply = world.sender.call("gentask", params).await;
+    assert!(!reply.ok && reply.desc().starts_with("same torrent process is generating:"), "{reply:?}");
+    let query = json!({"dcppath": dcppath, "taskfile": taskfile});
+    assert_eq!(world.sender.call("taskfilesquery", query.clone()).await.desc(), "process making seed ");
+
+    let reply = world.sender.call("cancel", json!({"taskfile": task_name("long")})).await;
+    assert_eq!((reply.ok, reply.desc().as_str()), (true, "succeed!"));
+    let reply = world.sender.call("taskfilesquery", query).await;
+    assert_eq!(reply.desc(), "no make seed process and not found task.json.");
+    let events = async || world.sender.events(&task_name("long")).await.contains("cancelled").then_some(());
+    until("the hashing has ended", world::PATIENCE, events).await;
+    assert!(!taskfile.exists());
+}
+
 #[tokio::test]
 async fn a_cancelled_reception_leaves_nothing() {
     let mut world = World::new();

@@ -179,6 +179,9 @@ async fn generate(
     blocking(move || {
         let mut file = task_file(&order, &config, &h, gentime)?;
         write_torrents(&order, &config, &h, &mut file, &progress)?;
+        if progress.cancel.load(Ordering::Relaxed) {
+            return Err(Fault::permanent("cancelled")); // whoever polls for the task file must not find it
+        }
         views::write_file(&order.taskfile, file.to_json().as_bytes())
     })
     .await?;
