@@ -3,7 +3,7 @@
 # checks of our own tools by other people's. As root it installs what is missing; otherwise it says what to install.
 #
 #   scripts/test.sh              all of it
-#   BFT2_DENY=1 scripts/test.sh  also install cargo-deny for the check of licences (takes minutes, once)
+#   BFT2_DENY=1 scripts/test.sh  also install cargo-deny for the check of licences (takes minutes, once; CI does it)
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -31,7 +31,7 @@ for check in scripts/check_sample_dcp.sh scripts/check_obs_emulator.sh; do
 done
 
 step "licences, banned crates, sources"
-if ! have cargo-deny && [ "${BFT2_DENY:-0}" = 1 ]; then
+if ! have cargo-deny && [ "${BFT2_DENY:-${CI:+1}}" = 1 ]; then
     cargo install --locked cargo-deny
 fi
 if have cargo-deny; then
