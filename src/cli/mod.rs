@@ -118,12 +118,19 @@ async fn run(command: Command, config: &Path) -> Outcome {
 }
 
 /// The demo's processes die with the thread that started them, so it must be the main thread: one thread runs all.
+/// Threads for file work. librqbit moves a worker's place to one of them for every block that it reads or writes, and with
+/// tokio's default of 512 their number, and with it the memory, grew with the length of a delivery. Work that finds none
+/// free waits for its turn: none of it runs for ever.
+const BLOCKING_THREADS: usize = 48;
+
 fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
     match command {
         Command::Serve(_) | Command::Console(_) | Command::Tracker(_) => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
     }
     .enable_all()
+    .max_blocking_threads(BLOCKING_THREADS)
+    .thread_keep_alive(std::time::Duration::from_secs(3))
     .build()
 }
 
