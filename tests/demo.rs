@@ -42,3 +42,37 @@ fn without_room_it_says_so_before_it_starts() {
     assert!(text(&out).contains("free"), "{}", text(&out));
     assert!(!at.join("sender").exists(), "nothing was started");
 }
+
+#[test]
+fn an_interrupt_stops_every_process_and_says_where_things_are() {
+    use std::io::{BufRead as _, BufReader, Read as _};
+    use std::process::Stdio;
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().join("demo");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_bftv2"))
+        .args(["demo", "--size", "24M", "--ratio", "0:1:1", "--policy", "priortime", "--dir"])
+        .arg(&at)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("\n3  gentask") {
+        assert_ne!(out.read_line(&mut said).unwrap(), 0, "it ended by itself:\n{said}");
+    }
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    out.read_to_string(&mut said).unwrap();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
+    assert!(said.contains(&format!("still in {}", at.display())), "{said}");
+    let mine = format!("{}/", at.display());
+    let left: Vec<_> = std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter(|p| std::fs::read(p.path().join("cmdline")).is_ok_and(|c| String::from_utf8_lossy(&c).contains(&mine)))
+        .map(|p| p.file_name())
+        .collect();
+    assert!(left.is_empty(), "processes are left: {left:?}");
+}
