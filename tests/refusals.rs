@@ -358,3 +358,36 @@ async fn a_package_that_changes_is_noticed() {
     assert_eq!(file_name(&std::path::PathBuf::from(reply.text("taskfile"))), task);
     world.sender.assert_alive();
 }
+
+/// Keys of a request travel in the task file, which only the service's user reads, and nowhere else.
+#[tokio::test]
+async fn keys_reach_no_log_event_view_or_error_file() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let world = World::started().await;
+    world.package("film", 4, 1);
+    let keys =
+        json!({"btobscdn": "0:1:0", "ak": "EXAMPLE-AK-HIDDEN", "sk": "EXAMPLE-SK-HIDDEN", "endpoint": "s3+http://127.0.0.1:9"});
+    let taskfile = world.gentask_with("film", keys).await;
+    assert!(std::fs::read_to_string(&taskfile).expect("task file").contains("EXAMPLE-SK-HIDDEN"), "receivers need them");
+    let mode = std::fs::metadata(&taskfile).expect("task file").permissions().mode();
+    assert_eq!(mode & 0o077, 0, "{mode:o}");
+    assert!(world.sender.call("send", json!({"taskfile": taskfile})).await.ok);
+    let task = task_name("film");
+    let failed = async || {
+        let rows = world.sender.sql("select tries, error from v_legs where method = 'obs' and error <> ''").await;
+        (!rows.is_empty()).then_some(())
+    };
+    until("the upload has failed once", 120, failed).await;
+    let mut seen = world.sender.events(&task).await;
+    for view in ["v_tasks", "v_legs", "v_files", "v_generations", "v_events"] {
+        seen.push_str(&format!("{:?}", world.sender.sql(&format!("select * from {view}")).await));
+    }
+    let root = world.sender.config_path().parent().expect("root").to_owned();
+    let mut logs = 0;
+    for entry in std::fs::read_dir(root.join("log")).expect("log directory").flatten() {
+        seen.push_str(&std::fs::read_to_string(entry.path()).unwrap_or_default());
+        logs += 1;
+    }
+    assert!(logs > 0 && seen.contains("film"), "nothing was looked at");
+    assert!(!seen.contains("HIDDEN"), "a key is shown");
+}
