@@ -4,7 +4,7 @@
 #
 #   scripts/bench.sh                         everything: 2 GB three times, 8 GB once; about a quarter of an hour
 #   scripts/bench.sh --quick                 200 MB, once
-#   scripts/bench.sh --only gentask,cdn      also: bt, memory, kernel
+#   scripts/bench.sh --only gentask,cdn      also: bt, api (calls during a delivery), memory, kernel
 #   scripts/bench.sh --dir /big/disk         on a disk (default: in memory, where there is room); --durable: theirs syncs too
 #   scripts/bench.sh --size 4G --memory-size 20G --runs 5
 set -euo pipefail

@@ -12,6 +12,7 @@ have cc || die "a C compiler is missing: install gcc (Debian, Ubuntu: apt-get in
 
 step "tools that the tests use"
 need ctorrent
+need curl
 need_venv
 
 step "format"
@@ -23,7 +24,7 @@ cargo clippy --locked --all-targets -- -D warnings
 step "tests"
 cargo test --locked
 
-for check in scripts/check_sample_dcp.sh scripts/check_obs_emulator.sh; do
+for check in scripts/check_sample_dcp.sh scripts/check_obs_emulator.sh scripts/check_clients.sh; do
     if [ -x "$check" ]; then
         step "$check"
         "$check"

@@ -5,9 +5,10 @@
 //! verdict is logged.
 
 use crate::api::{self, ApiOptions};
-use crate::clock::Clock;
+use crate::clock::{Clock, Pulse};
 use crate::config::{Config, ConfigHandle};
-use crate::desk::{Desk, intake};
+use crate::desk::overview::Overview;
+use crate::desk::{Desk, intake, sends};
 use crate::error::Fault;
 use crate::model::task::{NodeType, Role};
 use crate::store::Store;
@@ -93,7 +94,15 @@ impl App {
             limiters: [Limiter::new(config.btrate), Limiter::new(config.obsrate), Limiter::new(config.cdnrate)],
             http: http.clone(),
             nudge: Arc::default(),
+            pulse: Pulse::default(),
         });
+        let overview = Overview {
+            store: store.clone(),
+            config: handle.clone(),
+            clock: clock.clone(),
+            pulse: node.pulse.clone(),
+            started_at: clock.now().fixed_offset(),
+        };
         let desk = Arc::new(Desk {
             store: store.clone(),
             config: handle,
@@ -102,12 +111,16 @@ impl App {
             nudge: Arc::clone(&node.nudge),
             http,
             admission: tokio::sync::Mutex::default(),
+            sending: tokio::sync::Mutex::default(),
         });
         let mut others = serve_web(&config, &stop).await?;
         let token = (!config.token.is_empty()).then(|| config.token.reveal().to_owned());
-        let service = api::service(Arc::clone(&desk) as _, ApiOptions { token, ..ApiOptions::default() });
+        let service = api::service(Arc::clone(&desk) as _, overview, ApiOptions { token, ..ApiOptions::default() });
         others.push(listen(config.listen, "listen", service, &stop).await?);
-        others.push(tokio::spawn(intake::watch(desk, stop.clone())));
+        others.push(tokio::spawn(intake::watch(Arc::clone(&desk), stop.clone())));
+        if config.servertype == NodeType::Sender {
+            others.push(tokio::spawn(sends::watch(desk, stop.clone())));
+        }
         let started = format!("version {}, {}", env!("CARGO_PKG_VERSION"), config.servertype);
         node.event(Level::Info, "start", "", &started).await;
         let conductor = tokio::spawn(Conductor::new(node).run(stop, config.stoptimeout));

@@ -2,6 +2,37 @@
 
 use chrono::{DateTime, Local};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// The abbreviation of the machine's time zone at a moment (`CST`, `CEST`; `+08` where the zone has none).
+pub fn zone_name(at: &DateTime<Local>) -> String {
+    let seconds: libc::time_t = at.timestamp();
+    // SAFETY: an all-zero tm is valid, localtime_r fills it in or fails; tm_zone points into data of the C library that
+    // lives as long as the process.
+    let name = unsafe {
+        let mut tm: libc::tm = std::mem::zeroed();
+        match libc::localtime_r(&seconds, &mut tm) {
+            p if p.is_null() || tm.tm_zone.is_null() => None,
+            _ => std::ffi::CStr::from_ptr(tm.tm_zone).to_str().ok().map(str::to_owned),
+        }
+    };
+    name.unwrap_or_else(|| at.format("%z").to_string())
+}
+
+/// When a loop last went round, so that others can see that it is alive.
+#[derive(Clone, Default)]
+pub struct Pulse(Arc<Mutex<Option<Instant>>>);
+
+impl Pulse {
+    /// The loop is here.
+    pub fn beat(&self) {
+        *self.0.lock().unwrap_or_else(|e| e.into_inner()) = Some(Instant::now());
+    }
+    /// How long ago that was; `None` before the first time.
+    pub fn age(&self) -> Option<Duration> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner()).map(|at| at.elapsed())
+    }
+}
 
 /// Wall-clock time in the machine's time zone (windows are local time, protocol section 11).
 #[derive(Clone)]

@@ -5,6 +5,7 @@
 //! fails leaves the old configuration in force ([`ConfigHandle`]). Keys are those of the protocol's section 6 plus ours.
 //! The samples in `config/` describe them for operators; the fields below say what the code needs.
 
+mod edit;
 mod handle;
 mod keys;
 #[cfg(test)]

@@ -14,8 +14,8 @@ use poem::{Endpoint, Request, Server};
 use serde_json::{Value, json};
 
 /// Every `POST` endpoint with parameters that name a task.
-const POSTED: [&str; 8] =
-    ["/gentask", "/taskfilesquery", "/send", "/uploadprogress", "/recv", "/progress", "/cprogress", "/cancel"];
+const POSTED: [&str; 9] =
+    ["/gentask", "/taskfilesquery", "/send", "/sends", "/uploadprogress", "/recv", "/progress", "/cprogress", "/cancel"];
 
 /// The API without a network.
 struct Api {
@@ -24,13 +24,13 @@ struct Api {
 }
 
 impl Api {
-    fn new() -> Self {
-        Self::with(ApiOptions::default())
+    async fn new() -> Self {
+        Self::with(ApiOptions::default()).await
     }
-    fn with(options: ApiOptions) -> Self {
+    async fn with(options: ApiOptions) -> Self {
         use poem::EndpointExt;
         let desk = Arc::new(FakeDesk::default());
-        Self { endpoint: service(desk.clone(), options).boxed(), desk }
+        Self { endpoint: service(desk.clone(), api_fake::overview().await, options).boxed(), desk }
     }
     async fn ask(&self, request: Request) -> (StatusCode, Value) {
         let response = self.endpoint.get_response(request).await;
@@ -83,7 +83,7 @@ fn request(method: &str, params: Value) -> String {
 
 #[tokio::test]
 async fn every_reply_has_the_same_envelope() {
-    let api = Api::new();
+    let api = Api::new().await;
     api.desk.release.add_permits(1);
     for path in POSTED {
         let method = &path[1..];
@@ -100,7 +100,7 @@ async fn every_reply_has_the_same_envelope() {
 
 #[tokio::test]
 async fn the_reply_is_one_compact_line() {
-    let api = Api::new();
+    let api = Api::new().await;
     let http =
         Request::builder().method(Method::POST).uri(Uri::from_static("/send")).body(request("send", json!({"taskfile": "t"})));
     let response = api.endpoint.get_response(http).await;
@@ -113,7 +113,7 @@ async fn the_reply_is_one_compact_line() {
 
 #[tokio::test]
 async fn requests_are_read_liberally() {
-    let api = Api::new();
+    let api = Api::new().await;
     let bom = "\u{feff}";
     for (body, id, call) in [
         (
@@ -164,7 +164,7 @@ async fn requests_are_read_liberally() {
 
 #[tokio::test]
 async fn gentask_passes_everything_on() {
-    let api = Api::new();
+    let api = Api::new().await;
     for (given, want) in [(json!("true"), true), (json!(true), true), (json!("1"), true), (json!(1), true), (json!("TRUE"), true)]
         .into_iter()
         .chain([
@@ -208,7 +208,7 @@ async fn gentask_passes_everything_on() {
 
 #[tokio::test]
 async fn progress_looks_at_the_method_name() {
-    let api = Api::new();
+    let api = Api::new().await;
     for (path, method, want) in [
         ("/progress", "progress", "progress"),
         ("/progress", "", "progress"),
@@ -237,7 +237,7 @@ async fn progress_looks_at_the_method_name() {
 
 #[tokio::test]
 async fn a_bad_body_is_answered_in_the_envelope_by_every_endpoint() {
-    let api = Api::new();
+    let api = Api::new().await;
     let deep = format!("{{\"message_id\":\"1\",\"method_params\":{}", "[".repeat(200_000));
     let deep_objects = "{\"a\":".repeat(100_000);
     for body in [
@@ -280,7 +280,7 @@ async fn a_bad_body_is_answered_in_the_envelope_by_every_endpoint() {
 
 #[tokio::test]
 async fn the_get_tools_answer_in_plain_text() {
-    let api = Api::new();
+    let api = Api::new().await;
     for (path, want) in
         [("/heartbeat", "2021-05-28 22:32:26 is living."), ("/version", "2.001"), ("/reloadconf", "reload config json ok.")]
     {
@@ -293,7 +293,7 @@ async fn the_get_tools_answer_in_plain_text() {
 
 #[tokio::test]
 async fn unknown_paths_and_verbs_are_refused_in_the_envelope() {
-    let api = Api::new();
+    let api = Api::new().await;
     for path in ["/", "/nothing", "/send/more", "/docs/x"] {
         let (status, reply) = api.get(path).await;
         assert_eq!(status, StatusCode::NOT_FOUND, "{path}");
@@ -315,7 +315,7 @@ async fn unknown_paths_and_verbs_are_refused_in_the_envelope() {
 
 #[tokio::test]
 async fn a_token_is_needed_where_one_is_set() {
-    let api = Api::with(ApiOptions { token: Some("example-token".into()), ..ApiOptions::default() });
+    let api = Api::with(ApiOptions { token: Some("example-token".into()), ..ApiOptions::default() }).await;
     let ask = |path: &'static str, authorization: Option<&'static str>| {
         let verb = if POSTED.contains(&path) { Method::POST } else { Method::GET };
         let mut http = Request::builder().method(verb).uri(Uri::from_static(path));
@@ -354,7 +354,7 @@ async fn a_token_is_needed_where_one_is_set() {
 
 #[tokio::test]
 async fn pages_of_other_sites_are_not_served() {
-    let api = Api::new();
+    let api = Api::new().await;
     for (origin, want) in [
         (None, StatusCode::OK),
         (Some("http://localhost:8191"), StatusCode::OK),
@@ -374,7 +374,7 @@ async fn pages_of_other_sites_are_not_served() {
 
 #[tokio::test]
 async fn the_body_limit_is_exact() {
-    let api = Api::with(ApiOptions { body_limit: 200, ..ApiOptions::default() });
+    let api = Api::with(ApiOptions { body_limit: 200, ..ApiOptions::default() }).await;
     let body = request("send", json!({"taskfile": "/t"}));
     let fits = format!("{body}{}", " ".repeat(200 - body.len()));
     assert_eq!(api.post("/send", fits.clone()).await.0, StatusCode::OK);
@@ -386,7 +386,7 @@ async fn the_body_limit_is_exact() {
 #[tokio::test]
 async fn a_busy_node_says_so_and_still_lives() {
     let options = ApiOptions { concurrency: 1, request_timeout: Duration::from_millis(300), ..ApiOptions::default() };
-    let api = Api::with(options);
+    let api = Api::with(options).await;
     // The first call stays inside: its client gives up, the call goes on and keeps its place.
     let (status, reply) = api.post("/cancel", request("cancel", json!({"taskfile": "t"}))).await;
     assert_eq!(status, StatusCode::GATEWAY_TIMEOUT);
@@ -406,7 +406,7 @@ async fn a_busy_node_says_so_and_still_lives() {
 
 #[tokio::test]
 async fn a_call_outlives_its_client() {
-    let api = Arc::new(Api::new());
+    let api = Arc::new(Api::new().await);
     let client = tokio::spawn({
         let api = api.clone();
         async move { api.post("/cancel", request("cancel", json!({"taskfile": "t"}))).await }
@@ -422,7 +422,7 @@ async fn a_call_outlives_its_client() {
 
 #[tokio::test]
 async fn a_broken_call_breaks_nothing_else() {
-    let api = Api::new();
+    let api = Api::new().await;
     let (status, reply) = api.post("/recv", request("recv", json!({"taskfile": "panic"}))).await;
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
     content(&reply, "", "recv", false);
@@ -433,7 +433,11 @@ async fn a_broken_call_breaks_nothing_else() {
 async fn serve() -> String {
     let acceptor = TcpListener::bind("127.0.0.1:0").into_acceptor().await.unwrap();
     let address = acceptor.local_addr().remove(0).as_socket_addr().copied().unwrap();
-    tokio::spawn(Server::new_with_acceptor(acceptor).run(service(Arc::new(FakeDesk::default()), ApiOptions::default())));
+    tokio::spawn(Server::new_with_acceptor(acceptor).run(service(
+        Arc::new(FakeDesk::default()),
+        api_fake::overview().await,
+        ApiOptions::default(),
+    )));
     format!("http://{address}")
 }
 

@@ -45,8 +45,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("desk", &["model", "store", "package", "library", "views"]),
     ("api", &["desk", "model"]),
     ("web", &["desk", "model"]),
-    // Commands that need no service (sample-dcp, check, sql, tracker) call the part that does the work.
-    ("cli", &["app", "api", "model", "package", "store", "web"]),
+    // Commands that need no service (sample-dcp, check, sql, tracker, the file of fetch) call the part that does the work.
+    ("cli", &["app", "api", "model", "package", "store", "views", "web"]),
     ("app", PARTS),
     ("main", PARTS),
     ("lib", PARTS),

@@ -109,7 +109,7 @@ async fn fill(store: &Store) -> (i64, i64) {
     store.put_package(&package, &same, 5_000).await.unwrap();
     let torrent = TorrentRow { files: "[]".into(), piece_length: 1 << 20, pieces: vec![[1; 20]] };
     store.save_torrent(Path::new("/dcp/Film_FTR"), &torrent, 6_000).await.unwrap();
-    store.queue_generation("/dcp/Film_FTR", "/tmp/send.task.json", document, 7_000).await.unwrap();
+    store.queue_generation("/dcp/Film_FTR", "/tmp/send.task.json", document, false, 7_000).await.unwrap();
     store.add_event(Level::Info, "recv", "recv.task.json", "api", "accepted", 8_000).await.unwrap();
     (recv, send)
 }

@@ -247,9 +247,17 @@ async fn old_samples_are_thinned_to_one_a_minute_in_bounded_time() {
 #[tokio::test]
 async fn a_cancelled_generation_stays_cancelled() {
     let (_dir, store) = open().await;
-    let id = store.queue_generation("/dcp/A", "/tmp/a.task.json", "{}", 1).await.unwrap().unwrap();
-    assert_eq!(store.queue_generation("/dcp/A", "/tmp/other.task.json", "{}", 1).await.unwrap(), None, "the package is busy");
-    assert_eq!(store.queue_generation("/dcp/B", "/tmp/a.task.json", "{}", 1).await.unwrap(), None, "the task file is busy");
+    let id = store.queue_generation("/dcp/A", "/tmp/a.task.json", "{}", false, 1).await.unwrap().unwrap();
+    assert_eq!(
+        store.queue_generation("/dcp/A", "/tmp/other.task.json", "{}", false, 1).await.unwrap(),
+        None,
+        "the package is busy"
+    );
+    assert_eq!(
+        store.queue_generation("/dcp/B", "/tmp/a.task.json", "{}", false, 1).await.unwrap(),
+        None,
+        "the task file is busy"
+    );
     assert!(!store.cancel_generation("b.task.json", 2).await.unwrap());
     assert!(!store.cancel_generation("task.json", 2).await.unwrap(), "a whole name, not an ending");
     assert!(store.cancel_generation("a.task.json", 2).await.unwrap());
@@ -258,7 +266,7 @@ async fn a_cancelled_generation_stays_cancelled() {
         assert_eq!(store.generation("/dcp/A", "/tmp/a.task.json").await.unwrap().unwrap().state, GenerationState::Cancelled);
     }
     assert!(store.live_generations().await.unwrap().is_empty());
-    let next = store.queue_generation("/dcp/A", "/tmp/a.task.json", "{}", 4).await.unwrap().unwrap();
+    let next = store.queue_generation("/dcp/A", "/tmp/a.task.json", "{}", false, 4).await.unwrap().unwrap();
     assert_ne!(next, id);
     store.record_generation(next, 5, 9).await.unwrap();
     store.set_generation(next, GenerationState::Failed, "no", 5).await.unwrap();

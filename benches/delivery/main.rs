@@ -8,6 +8,7 @@
 //! **In memory where there is room** (`/dev/shm`): what is compared is software, not the disk below it. With `--dir` on a
 //! disk ours pays for `fdatasync` and theirs does not, unless `--durable` ends theirs with `sync`.
 
+mod callers;
 mod memory;
 mod network;
 mod rivals;
@@ -47,7 +48,7 @@ struct Args {
     #[arg(long)]
     quick: bool,
     /// Only these (comma-separated)
-    #[arg(long, value_delimiter = ',', value_parser = ["gentask", "cdn", "bt", "memory"])]
+    #[arg(long, value_delimiter = ',', value_parser = ["gentask", "cdn", "bt", "api", "memory"])]
     only: Vec<String>,
     /// Where to work [default: /dev/shm when the packages fit twice into free memory, else the system's temporary directory]
     #[arg(long)]
@@ -103,6 +104,11 @@ async fn run(args: &Args) -> Result<Vec<Row>, Trouble> {
                 _ => rows.push(delivery(args, &place, &master, what, ratio, limit).await?),
             }
         }
+    }
+    if args.wants("api") {
+        let place = Place::choose(args.dir.as_deref(), args.size.saturating_mul(3), true)?;
+        let master = place.master(args.size)?;
+        rows.extend(api(args, &place, &master).await?);
     }
     if args.wants("memory") {
         // Two copies and, of the object store's third, the objects and one upload that is put together.
@@ -220,6 +226,42 @@ async fn delivery(
     }
     let theirs_is = if args.durable { "aria2c + sync + openssl" } else { "aria2c + openssl" };
     Ok(Row::race(&format!("{what} alone, {}", human(master.bytes)), theirs_is, &ours, &theirs, limit))
+}
+
+/// A delivery with and without clients that ask meanwhile, in turns; and how long they wait for their answers.
+async fn api(args: &Args, place: &Place, master: &PackageSummary) -> Result<Vec<Row>, Trouble> {
+    let (mut with, mut without, mut answers) = (Vec::new(), Vec::new(), Vec::new());
+    // The difference is small: more rounds than for the others, and neither side always first.
+    for n in 0..args.runs * 4 {
+        let asked = n % 4 == 0 || n % 4 == 3;
+        let prepare = async |plan: &bft2::cli::demo::network::Plan| callers::remember(&plan.receiver.database()).await;
+        let round = network::Round::with(place.path(), master, "1:1:1", prepare).await?;
+        let result = async {
+            round.gentask("1:1:1", false).await?;
+            round.send().await?;
+            place.settle()?;
+            let (url, task) = round.receiver();
+            let callers = asked.then(|| callers::Callers::start(&url, &task));
+            let took = round.receive().await?;
+            match callers {
+                Some(callers) => {
+                    answers.extend(callers.stop()?);
+                    with.push(took);
+                }
+                None => without.push(took),
+            }
+            Ok::<_, Trouble>(())
+        }
+        .await;
+        round.close(master, result).await?;
+    }
+    println!("  api: {} answers", answers.len());
+    let p99 = callers::percentile(&answers, 99);
+    let what = format!("{} callers, {} tasks in history", callers::CALLERS, callers::HISTORY);
+    Ok(vec![
+        Row::latency(&format!("heartbeat and progress, p99, {what}"), p99, Duration::from_millis(10)),
+        Row::beside(&format!("delivery of {} meanwhile", human(master.bytes)), &with, &without, 1.05),
+    ])
 }
 
 fn progress(what: &str, run: usize, ours: &[Duration], theirs: &[Duration]) {

@@ -28,6 +28,16 @@ pub struct Round {
 impl Round {
     /// Moves the package in and starts the processes.
     pub async fn open(dir: &Path, master: &PackageSummary, ratio: &str) -> Result<Self, Trouble> {
+        Self::with(dir, master, ratio, async |_| Ok(())).await
+    }
+
+    /// The same, with something done to what the processes will find.
+    pub async fn with(
+        dir: &Path,
+        master: &PackageSummary,
+        ratio: &str,
+        prepare: impl AsyncFnOnce(&Plan) -> Result<(), Trouble>,
+    ) -> Result<Self, Trouble> {
         let dir = dir.join("network");
         let plan = Plan::lay_out(&dir, Ratio::parse(ratio)?, "fulltime").map_err(|f| f.message)?;
         // The rival must meet the sender's seed alone, and not a receiver that has just finished.
@@ -35,6 +45,7 @@ impl Round {
         let mut keys: Value = serde_json::from_slice(&std::fs::read(&config)?)?;
         keys["receiverseed"] = json!(false);
         std::fs::write(&config, keys.to_string())?;
+        prepare(&plan).await?;
         let name = master.dir.file_name().and_then(|n| n.to_str()).ok_or("the package has no name")?.to_owned();
         std::fs::rename(&master.dir, plan.sender.store().join(&name))?;
         let mut network = Network::of(Path::new(env!("CARGO_BIN_EXE_bftv2")));
@@ -64,6 +75,11 @@ impl Round {
     /// The full torrent.
     pub fn torrent(&self) -> PathBuf {
         self.plan.sender.store().join(format!("{}.torrent", self.name))
+    }
+
+    /// The receiver's service, and the task that it receives.
+    pub fn receiver(&self) -> (String, String) {
+        (self.plan.receiver.url(), self.task())
     }
 
     pub fn pid(&self, role: &str) -> Result<u32, Trouble> {

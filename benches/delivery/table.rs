@@ -32,6 +32,17 @@ impl Row {
         Self::new(what, seconds(ours), String::new(), String::new(), seconds(limit), ours <= limit)
     }
 
+    /// A latency, in milliseconds.
+    pub fn latency(what: &str, ours: Duration, limit: Duration) -> Self {
+        let ms = |d: Duration| format!("{:.2} ms", d.as_secs_f64() * 1000.0);
+        Self::new(what, ms(ours), String::new(), String::new(), ms(limit), ours <= limit)
+    }
+
+    /// Medians of the same work with and without something beside it.
+    pub fn beside(what: &str, with: &[Duration], without: &[Duration], limit: f64) -> Self {
+        Self::race(what, "without callers", with, without, limit)
+    }
+
     /// Bytes of a large delivery against a limit and against those of a small one.
     pub fn memory(what: &str, large: u64, small: u64, limit: u64) -> Self {
         let ratio = large as f64 / (small as f64).max(1.0);

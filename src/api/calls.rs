@@ -28,20 +28,26 @@ pub(super) struct Calls {
     desk: SharedDesk,
     gate: Arc<Semaphore>,
     timeout: Duration,
+    has_token: bool,
 }
 
 /// What a handler returns: the reply, or an HTTP refusal (busy, too late, broken).
 pub(super) type Answer<C> = poem::Result<Json<Envelope<C>>>;
 
 impl Calls {
-    pub(super) fn new(desk: SharedDesk, concurrency: usize, timeout: Duration) -> Self {
+    pub(super) fn new(desk: SharedDesk, concurrency: usize, timeout: Duration, has_token: bool) -> Self {
         let permits = concurrency.clamp(1, Semaphore::MAX_PERMITS);
-        Self { desk, gate: Arc::new(Semaphore::new(permits)), timeout }
+        Self { desk, gate: Arc::new(Semaphore::new(permits)), timeout, has_token }
     }
 
     /// The desk, for what needs no waiting (`heartbeat`, `version`): these answer on a busy node too.
     pub(super) fn desk(&self) -> &dyn UseCases {
         self.desk.as_ref()
+    }
+
+    /// Whether the guard let nobody through without a token.
+    pub(super) fn has_token(&self) -> bool {
+        self.has_token
     }
 
     /// The desk, for a use case that runs through [`Calls::run`].

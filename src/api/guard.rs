@@ -4,18 +4,19 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use futures::StreamExt;
-use poem::http::{HeaderValue, Method, StatusCode, header};
+use poem::http::{HeaderValue, StatusCode, header};
 use poem::{Body, Endpoint, Request, Response};
 use subtle::ConstantTimeEq;
 
 use super::refusal::refusal;
+use super::v1;
 
 /// A body over the limit is read and thrown away up to this size, so that the client has sent all and reads our
 /// answer. Closing at once would often reset the connection before the answer arrives.
 const DISCARD_LIMIT: usize = 32 << 20;
 
-/// The one endpoint that needs no token: watchdogs and load balancers ask it.
-pub(super) const OPEN_PATH: &str = "/heartbeat";
+/// The endpoint of the protocol that needs no token: watchdogs and load balancers ask it.
+const OPEN_PATH: &str = "/heartbeat";
 
 /// What is checked of every request.
 pub(super) struct Guard {
@@ -28,14 +29,13 @@ impl Guard {
     /// Checks `request`, passes it on with its body in memory, and dresses what the router refuses.
     pub(super) async fn pass(&self, next: &impl Endpoint, mut request: Request) -> Response {
         let path = request.uri().path().to_owned();
-        let method = path.trim_start_matches('/').to_owned();
-        if path != OPEN_PATH && !self.knows(&request) {
-            let mut response = refusal(StatusCode::UNAUTHORIZED, &method, "a valid bearer token is needed");
+        if !needs_no_token(&path) && !self.knows(&request) {
+            let mut response = refusal(StatusCode::UNAUTHORIZED, &path, "a valid bearer token is needed");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             return response;
         }
         if is_foreign_page(&request, self.token.is_some()) {
-            return refusal(StatusCode::FORBIDDEN, &method, "requests of other sites' pages are not served");
+            return refusal(StatusCode::FORBIDDEN, &path, "requests of other sites' pages are not served");
         }
         let body = match tokio::time::timeout(self.timeout, self.body(&mut request)).await {
             Ok(Ok(body)) => body,
@@ -46,12 +46,12 @@ impl Guard {
                     }
                     _ => "request body could not be read".to_owned(),
                 };
-                return refusal(status, &method, &desc);
+                return refusal(status, &path, &desc);
             }
-            Err(_) => return refusal(StatusCode::REQUEST_TIMEOUT, &method, "the request body did not arrive in time"),
+            Err(_) => return refusal(StatusCode::REQUEST_TIMEOUT, &path, "the request body did not arrive in time"),
         };
         request.set_body(body);
-        dress(next.get_response(request).await, &path)
+        dress(next.get_response(request).await, &path).await
     }
 
     /// Whether the request carries the token, if one is set. The comparison takes the same time for every wrong token
@@ -109,20 +109,40 @@ fn is_own_name(authority: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok()
 }
 
-/// Gives the router's own refusals the envelope and a 405 its `Allow`.
-fn dress(response: Response, path: &str) -> Response {
-    let method = path.trim_start_matches('/');
+/// Gives the router's own refusals the form of their path, and a 405 its `Allow`.
+async fn dress(response: Response, path: &str) -> Response {
     match response.status() {
-        StatusCode::NOT_FOUND => refusal(StatusCode::NOT_FOUND, method, "no such endpoint, see /docs"),
         StatusCode::METHOD_NOT_ALLOWED => {
-            let allowed = if super::POSTED.contains(&path) { Method::POST } else { Method::GET };
-            let desc = format!("this endpoint takes {allowed} only");
-            let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, method, &desc);
-            if let Ok(value) = HeaderValue::from_str(allowed.as_str()) {
-                response.headers_mut().insert(header::ALLOW, value);
-            }
+            let allowed = if super::posted(path) {
+                "POST"
+            } else if path == super::CONFIG {
+                "GET, POST"
+            } else {
+                "GET"
+            };
+            let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, path, &format!("this endpoint takes {allowed} only"));
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
             response
         }
+        status if status.is_client_error() && v1::owns(path) && !is_problem(&response) => {
+            let text = match status {
+                StatusCode::NOT_FOUND => NOWHERE.to_owned(),
+                _ => response.into_body().into_string().await.unwrap_or_default(),
+            };
+            refusal(status, path, &text)
+        }
+        StatusCode::NOT_FOUND if !v1::owns(path) => refusal(StatusCode::NOT_FOUND, path, NOWHERE),
         _ => response,
     }
+}
+
+const NOWHERE: &str = "no such endpoint, see /docs";
+
+fn is_problem(response: &Response) -> bool {
+    response.content_type().is_some_and(|t| t.starts_with(v1::problem::CONTENT_TYPE))
+}
+
+/// For watchdogs and load balancers.
+pub(super) fn needs_no_token(path: &str) -> bool {
+    path == OPEN_PATH || v1::OPEN_PATHS.contains(&path)
 }

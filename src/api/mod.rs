@@ -9,7 +9,9 @@
 
 mod calls;
 mod cancel;
+mod config;
 mod docs;
+mod document;
 pub mod envelope;
 mod example;
 mod gentask;
@@ -19,11 +21,13 @@ mod recv;
 mod refusal;
 pub mod request;
 mod send;
+mod sends;
 mod spec;
 mod taskfilesquery;
 mod tools;
 mod uploadprogress;
 mod use_cases;
+mod v1;
 
 use std::fmt;
 use std::sync::Arc;
@@ -44,9 +48,19 @@ pub use taskfilesquery::{QueryContent, QueryParams};
 pub use uploadprogress::{UploadProgressContent, UploadProgressParams};
 pub use use_cases::UseCases;
 
-/// The endpoints that take `POST`; all others take `GET`.
+use crate::desk::overview::Overview;
+
+/// The endpoints that take `POST` alone.
 const POSTED: &[&str] =
-    &["/gentask", "/taskfilesquery", "/send", "/uploadprogress", "/recv", "/progress", "/cprogress", "/cancel"];
+    &["/gentask", "/taskfilesquery", "/send", "/sends", "/uploadprogress", "/recv", "/progress", "/cprogress", "/cancel"];
+
+/// The one that takes both.
+const CONFIG: &str = "/config";
+
+/// Whether a path takes `POST` alone. Of the resources only the verb at the end of a path does.
+fn posted(path: &str) -> bool {
+    POSTED.contains(&path) || (v1::owns(path) && path.ends_with("/cancel"))
+}
 
 /// Groups of the OpenAPI document.
 #[derive(Tags)]
@@ -59,6 +73,12 @@ enum Tag {
     Both,
     /// The service itself: alive, version, configuration.
     Service,
+    /// `/v1`: tasks and what belongs to them.
+    Tasks,
+    /// `/v1`: what the node has.
+    Library,
+    /// `/v1`: what happened.
+    Events,
 }
 
 /// How the API is served.
@@ -91,9 +111,9 @@ impl fmt::Debug for ApiOptions {
     }
 }
 
-/// The whole API: the endpoints at `/`, the OpenAPI document at `/openapi.json` and `/openapi.yaml`, its page at `/docs`.
-pub fn service(desk: Arc<dyn UseCases>, options: ApiOptions) -> impl Endpoint<Output = Response> + 'static {
-    let calls = calls::Calls::new(desk, options.concurrency, options.request_timeout);
+/// The whole API: the protocol's endpoints at `/`, the resources at `/v1`, the OpenAPI document at `/openapi.json` and `/openapi.yaml`, its page at `/docs`.
+pub fn service(desk: Arc<dyn UseCases>, overview: Overview, options: ApiOptions) -> impl Endpoint<Output = Response> + 'static {
+    let calls = calls::Calls::new(desk, options.concurrency, options.request_timeout, options.token.is_some());
     let guard = Arc::new(guard::Guard { token: options.token, body_limit: options.body_limit, timeout: options.request_timeout });
     let (json, yaml, page) = (Bytes::from(spec_json()), Bytes::from(spec_yaml()), Bytes::from(docs::page()));
     Route::new()
@@ -102,6 +122,7 @@ pub fn service(desk: Arc<dyn UseCases>, options: ApiOptions) -> impl Endpoint<Ou
         .at("/openapi.yaml", get(make_sync(move |_| document("application/yaml", &yaml))))
         .at("/docs", get(make_sync(move |_| docs::response(page.clone()))))
         .data(calls)
+        .data(overview)
         .around(move |next, request: Request| {
             let guard = guard.clone();
             async move { Ok(guard.pass(next.as_ref(), request).await) }
@@ -123,9 +144,11 @@ mod tests {
             .as_object()
             .into_iter()
             .flatten()
-            .filter(|(_, verbs)| verbs.get("post").is_some())
+            .filter(|(_, verbs)| verbs.get("post").is_some() && verbs.get("get").is_none())
             .map(|(path, _)| path.as_str())
             .collect();
+        assert!(found.iter().all(|path| posted(path)), "{found:?}");
+        found.retain(|path| !v1::owns(path));
         let mut listed = POSTED.to_vec();
         found.sort_unstable();
         listed.sort_unstable();

@@ -8,7 +8,7 @@ use poem_openapi::{LicenseObject, OpenApi, OpenApiService, ServerObject};
 use serde_json::{Map, Value, json};
 
 use super::example::{Examples, Named};
-use super::{cancel, gentask, progress, recv, send, taskfilesquery, tools, uploadprogress};
+use super::{cancel, config, gentask, guard, progress, recv, send, sends, taskfilesquery, tools, uploadprogress, v1};
 
 /// Every endpoint of the protocol.
 pub(super) fn endpoints() -> OpenApiService<impl OpenApi, ()> {
@@ -16,11 +16,19 @@ pub(super) fn endpoints() -> OpenApiService<impl OpenApi, ()> {
         gentask::GentaskApi,
         taskfilesquery::TaskfilesqueryApi,
         send::SendApi,
+        sends::SendsApi,
         uploadprogress::UploadprogressApi,
         recv::RecvApi,
         progress::ProgressApi,
         cancel::CancelApi,
         tools::ToolsApi,
+        config::ConfigApi,
+        v1::TasksApi,
+        v1::GenerationsApi,
+        v1::SchedulesApi,
+        v1::LibraryApi,
+        v1::EventsApi::default(),
+        v1::HealthApi,
     );
     OpenApiService::new(all, "bft2", env!("CARGO_PKG_VERSION"))
         .description(DESCRIPTION)
@@ -41,13 +49,16 @@ fn examples() -> Vec<Examples> {
         gentask::examples(),
         taskfilesquery::examples(),
         send::examples(),
+        sends::examples(),
         uploadprogress::examples(),
         recv::examples(),
         progress::examples(),
         progress::cacher_examples(),
         cancel::examples(),
     ];
+    all.extend(config::examples());
     all.extend(tools::examples());
+    all.extend(v1::examples());
     all
 }
 
@@ -78,7 +89,7 @@ pub(super) fn document() -> Value {
 }
 
 fn add_examples(path: &mut Value, examples: &Examples) {
-    let verb = if examples.requests.is_empty() { "get" } else { "post" };
+    let verb = if examples.requests.is_empty() && path.get("get").is_some() { "get" } else { "post" };
     let Some(operation) = path.get_mut(verb) else { return };
     set_examples(operation.pointer_mut("/requestBody/content"), &examples.requests);
     set_examples(operation.pointer_mut("/responses/200/content"), &examples.replies);
@@ -93,34 +104,45 @@ fn set_examples(content: Option<&mut Value>, examples: &[Named]) {
     }
 }
 
-/// What the guard and the call gate answer, whichever endpoint was asked.
+/// What the guard and the call gate answer, whichever endpoint was asked, in the form that clients of the path read.
 fn add_common_replies(path: &str, operation: &mut Value) {
+    let resource = v1::owns(path);
+    let open = guard::needs_no_token(path);
     let Some(operation) = operation.as_object_mut() else { return };
     let posted = operation.contains_key("requestBody");
-    let open = path == super::guard::OPEN_PATH;
     let Some(Value::Object(responses)) = operation.get_mut("responses") else { return };
-    if let Some(Value::Object(ok)) = responses.get_mut("200") {
-        let text = if posted { "The outcome, good or bad: see `return_status`." } else { "A text." };
+    if let Some(Value::Object(ok)) = responses.get_mut("200").filter(|_| !resource) {
+        let text = if posted {
+            "The outcome, good or bad: see `return_status`."
+        } else if path == super::CONFIG {
+            "The configuration."
+        } else {
+            "A text."
+        };
         ok.insert("description".into(), text.into());
     }
+    let (content_type, schema) = match resource {
+        true => (v1::problem::CONTENT_TYPE, "#/components/schemas/Problem"),
+        false => ("application/json; charset=utf-8", "#/components/schemas/Response_ReplyContent"),
+    };
     let mut refuse = |status: &str, description: &str| {
-        let schema = json!({"$ref": "#/components/schemas/Response_ReplyContent"});
-        let content = json!({"application/json; charset=utf-8": {"schema": schema}});
+        let content = json!({content_type: {"schema": {"$ref": schema}}});
         responses.insert(status.into(), json!({"description": description, "content": content}));
     };
     if !open {
         refuse("401", "The node has a token, and the request does not carry it.");
     }
+    refuse("403", "Sent by a web page of another site.");
     if posted {
+        refuse("408", "The body did not arrive in time.");
         refuse("413", "The body is larger than the node reads.");
     }
-    if posted || path == "/reloadconf" {
+    if posted || matches!(path, "/reloadconf" | "/showschedules" | super::CONFIG) {
         refuse("503", "Too many calls are running; ask again later.");
         refuse("504", "The call takes long. It goes on: ask for its progress later.");
     }
-    if !open {
-        operation.insert("security".into(), json!([{"token": []}, {}]));
-    }
+    let security = if open { json!([]) } else { json!([{"token": []}, {}]) };
+    operation.insert("security".into(), security);
 }
 
 /// Gives each field the value that it has in its type's example. A field that refers to another type has the example

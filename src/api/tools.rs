@@ -1,4 +1,4 @@
-//! `GET /heartbeat`, `/version`, `/reloadconf`: plain text for people, scripts and watchdogs.
+//! `GET /heartbeat`, `/version`, `/reloadconf`, `/showschedules`: plain text for people, scripts and watchdogs.
 
 use poem::web::Data;
 use poem_openapi::OpenApi;
@@ -37,6 +37,16 @@ impl ToolsApi {
         let desk = calls.shared();
         calls.run("reloadconf", async move { desk.reloadconf().await }).await.map(PlainText)
     }
+
+    /// What is planned for when
+    ///
+    /// The windows of tasks with the policy `priortime`, by method and by task, and what is being downloaded. For people
+    /// and for clients that look for lines; `/v1/schedules` has the same as data.
+    #[oai(path = "/showschedules", method = "get", operation_id = "showschedules")]
+    async fn showschedules(&self, calls: Data<&Calls>) -> poem::Result<PlainText<String>> {
+        let desk = calls.shared();
+        calls.run("showschedules", async move { desk.showschedules().await }).await.map(PlainText)
+    }
 }
 
 pub(super) fn examples() -> Vec<Examples> {
@@ -45,5 +55,24 @@ pub(super) fn examples() -> Vec<Examples> {
         get("/heartbeat", vec![text("alive", "It is alive", "2021-05-28 22:32:26 is living.")]),
         get("/version", vec![text("version", "The version", "2.001")]),
         get("/reloadconf", vec![text("read", "The new configuration holds", "reload config json ok.")]),
+        get("/showschedules", vec![text("planned", "Two tasks wait for their windows", SCHEDULES)]),
     ]
 }
+
+const SCHEDULES: &str = "Now: 2021-05-28 22:33:57
+Scheduls by Methods:
+bt schedules
+bt next runtime: no schedule
+cdn schedules
+cfec-001-xiaofang7 priortime: start: 2021-05-28 22:34:00 +0800 CST stop: 2021-05-28 22:37:00 +0800 CST
+cdn next runtime:2021-05-28 22:34:00
+obs schedules
+obs next runtime: no schedule
+Schedules by TaskNames:
+cfec-001-xiaofang7
+bt priortime: none
+cdn priortime: start: 2021-05-28 22:34:00 +0800 CST stop: 2021-05-28 22:37:00 +0800 CST
+obs priortime: none
+All Current Downloading:
+cfec-001-xiaofang7 bt:obs:cdn = 0:0:1 priortime cdn: 0 22:34-22:37
+";

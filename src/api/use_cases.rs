@@ -5,7 +5,12 @@
 
 use async_trait::async_trait;
 
+use serde_json::Value;
+
 use crate::desk::{CacherProgress, Desk, GentaskRequest, Progress, QueryReply, Reply, UploadProgress};
+use crate::error::Fault;
+use crate::model::ids::TaskName;
+use crate::model::task::Role;
 
 /// The use cases behind the endpoints. [`Desk`] documents them.
 #[async_trait]
@@ -19,6 +24,11 @@ pub trait UseCases: Send + Sync + 'static {
     async fn progress(&self, taskfile: &str) -> Progress;
     async fn cprogress(&self, taskfile: &str) -> CacherProgress;
     async fn cancel(&self, taskfile: &str) -> Reply;
+    async fn cancel_of(&self, role: Role, task: &str) -> Result<bool, Fault>;
+    async fn sends(&self, request: GentaskRequest) -> Reply;
+    async fn showschedules(&self) -> String;
+    async fn config(&self) -> Value;
+    async fn put_config(&self, config: Value) -> Reply;
     async fn reloadconf(&self) -> String;
     fn heartbeat(&self) -> String;
     fn version(&self) -> String;
@@ -49,6 +59,24 @@ impl UseCases for Desk {
     }
     async fn cancel(&self, taskfile: &str) -> Reply {
         Desk::cancel(self, taskfile).await
+    }
+    async fn cancel_of(&self, role: Role, task: &str) -> Result<bool, Fault> {
+        match TaskName::parse(task) {
+            Ok(name) => Desk::cancel_task(self, role, &name).await,
+            Err(_) => Ok(false),
+        }
+    }
+    async fn sends(&self, request: GentaskRequest) -> Reply {
+        Desk::sends(self, request).await
+    }
+    async fn showschedules(&self) -> String {
+        Desk::showschedules(self).await
+    }
+    async fn config(&self) -> Value {
+        Desk::config(self)
+    }
+    async fn put_config(&self, config: Value) -> Reply {
+        Desk::put_config(self, config).await
     }
     async fn reloadconf(&self) -> String {
         Desk::reloadconf(self).await

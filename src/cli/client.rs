@@ -13,8 +13,8 @@ use std::time::Duration;
 const CONNECT: Duration = Duration::from_secs(5);
 /// `recv` validates, dedupes and fetches torrents before it answers.
 const ANSWER: Duration = Duration::from_secs(120);
-/// Replies are a few kilobytes; anything larger is not this service.
-const MAX_REPLY: usize = 4 << 20;
+/// Replies are a few kilobytes, task files of very many files some megabytes; anything larger is not this service.
+const MAX_REPLY: usize = 64 << 20;
 
 /// One service.
 pub struct Client {
@@ -61,11 +61,49 @@ impl Client {
         self.send(self.http.get(self.url(path)?)).await
     }
 
+    /// The text of a sender's task file.
+    pub async fn task_file(&self, task: &str) -> Result<String, Failure> {
+        let mut url = self.url("v1/tasks/sender")?;
+        if let Ok(mut parts) = url.path_segments_mut() {
+            parts.push(task).push("taskfile");
+        }
+        self.resource(url).await.map(|text| text.unwrap_or_default()).and_then(|text| match text.is_empty() {
+            false => Ok(text),
+            true => Err(Failure::refused(format!("{} has no task {task} that it sends", self.base))),
+        })
+    }
+
+    /// How far the hashing for a task file is: bytes done and in all. `None` where the service does not tell.
+    pub async fn generation(&self, taskfile: &str) -> Option<(u64, u64)> {
+        let text = self.resource(self.url("v1/generations?limit=500").ok()?).await.ok()??;
+        let page: Value = serde_json::from_str(&text).ok()?;
+        let job = page.get("items")?.as_array()?.iter().find(|g| g["taskfile"] == taskfile)?;
+        Some((job["bytes_done"].as_u64()?, job["bytes_total"].as_u64()?))
+    }
+
+    /// A resource below `/v1`; `None` when there is no such thing.
+    async fn resource(&self, url: Url) -> Result<Option<String>, Failure> {
+        let (status, text) = self.exchange(self.http.get(url)).await?;
+        let detail = || serde_json::from_str::<Value>(&text).ok()?.get("detail")?.as_str().map(str::to_owned);
+        match status {
+            StatusCode::NOT_FOUND => Ok(None),
+            s if s.is_success() => Ok(Some(text)),
+            s => Err(self.odd(&detail().unwrap_or_else(|| format!("HTTP {s}")))),
+        }
+    }
+
     fn url(&self, path: &str) -> Result<Url, Failure> {
         self.base.join(path).map_err(|e| Failure::usage(format!("{path}: {e}")))
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<String, Failure> {
+        match self.exchange(request).await? {
+            (s, text) if s.is_success() || text.trim_start().starts_with('{') => Ok(text),
+            (s, _) => Err(self.odd(&format!("HTTP {s}"))),
+        }
+    }
+
+    async fn exchange(&self, request: reqwest::RequestBuilder) -> Result<(StatusCode, String), Failure> {
         let request = match &self.token {
             Some(token) => request.bearer_auth(token),
             None => request,
@@ -75,20 +113,18 @@ impl Client {
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(|e| self.unreachable(&e))? {
             if body.len() + chunk.len() > MAX_REPLY {
-                return Err(self.odd("its reply is larger than 4 MiB"));
+                return Err(self.odd("its reply is larger than 64 MiB"));
             }
             body.extend_from_slice(&chunk);
         }
-        let text = String::from_utf8_lossy(&body).into_owned();
-        match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Failure::refused(format!(
-                "{} wants a token (HTTP {}): give --token or set BFT2_TOKEN to the `token` of its configuration",
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return Err(Failure::refused(format!(
+                "{} wants a token (HTTP {}): give --token or set BFT2_TOKEN (fetch: --from-token, BFT2_FROM_TOKEN) to the `token` of its configuration",
                 self.base,
                 status.as_u16()
-            ))),
-            s if s.is_success() || text.trim_start().starts_with('{') => Ok(text),
-            s => Err(self.odd(&format!("HTTP {s}"))),
+            )));
         }
+        Ok((status, String::from_utf8_lossy(&body).into_owned()))
     }
 
     fn unreachable(&self, e: &reqwest::Error) -> Failure {

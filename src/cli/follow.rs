@@ -65,9 +65,24 @@ impl<'a> Follow<'a> {
             meter.note(&r.desc());
             generation_exit(r) != Exit::NotFinished
         };
-        let reply = self.poll("taskfilesquery", &params, last).await?;
+        let reply = tokio::select! {
+            reply = self.poll("taskfilesquery", &params, last) => reply?,
+            never = self.hashing(taskfile) => match never {},
+        };
         meter.done(&reply.status());
         Ok(reply)
+    }
+
+    /// A bar over the bytes that are hashed, where the service tells. Ends by being dropped.
+    async fn hashing(&self, taskfile: &str) -> std::convert::Infallible {
+        let mut meter = None;
+        while let Some((done, total)) = self.client.generation(taskfile).await {
+            if total > 0 {
+                meter.get_or_insert_with(|| self.bars.bytes("hash", total)).set(done);
+            }
+            tokio::time::sleep(self.every).await;
+        }
+        std::future::pending().await
     }
 
     /// `uploadprogress` until receivers may be told, the service is over, or an error.

@@ -11,6 +11,7 @@ pub mod client;
 mod cprogress;
 pub mod demo;
 pub mod exit;
+mod fetch;
 pub mod follow;
 mod gentask;
 mod openapi;
@@ -61,6 +62,7 @@ enum Command {
     Query(query::QueryArgs),
     Send(send::SendArgs),
     Uprogress(uprogress::UprogressArgs),
+    Fetch(fetch::FetchArgs),
     Recv(recv::RecvArgs),
     Progress(progress::ProgressArgs),
     Cprogress(cprogress::CprogressArgs),
@@ -104,6 +106,7 @@ async fn run(command: Command, config: &Path) -> Outcome {
         Command::Query(args) => args.run().await,
         Command::Send(args) => args.run().await,
         Command::Uprogress(args) => args.run().await,
+        Command::Fetch(args) => args.run().await,
         Command::Recv(args) => args.run().await,
         Command::Progress(args) => args.run().await,
         Command::Cprogress(args) => args.run().await,

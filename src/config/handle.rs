@@ -1,6 +1,8 @@
 //! The configuration in force, shared by the whole process.
 
+use super::edit::edit;
 use super::{Config, ConfigError};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -31,6 +33,16 @@ impl ConfigHandle {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The text of the file, and what it becomes when `given` replaces it. Nothing is written. See [`edit`].
+    pub fn edited(&self, given: &Value) -> Result<(String, String), ConfigError> {
+        let unreadable = |source| ConfigError::Unreadable { path: self.path.to_path_buf(), source };
+        let text = std::fs::read_to_string(&self.path).map_err(unreadable)?;
+        let (old, _) = Config::parse(text.as_bytes())?;
+        let new = edit(&text, &old.masked_json(), given)?;
+        Config::parse(new.as_bytes())?;
+        Ok((text, new))
     }
 
     /// Reads the file again and puts it in force when it is right; otherwise the old one stays. Returns the warnings, among

@@ -29,7 +29,8 @@ impl Desk {
         }
     }
 
-    async fn cancel_task(&self, role: Role, name: &TaskName) -> Result<bool, Fault> {
+    /// Stops a task of one role. `Ok(false)`: there is none that is not over.
+    pub async fn cancel_task(&self, role: Role, name: &TaskName) -> Result<bool, Fault> {
         let _one = self.admission.lock().await;
         let Some(row) = self.store.task_by_name(role, name).await? else { return Ok(false) };
         if row.state == TaskState::History {

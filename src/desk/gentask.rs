@@ -16,51 +16,64 @@ use std::time::Duration;
 /// A generation from stored hashes is over in an instant: so long the reply waits for it.
 const SOON: Duration = Duration::from_secs(3);
 
+/// A job that was queued, and the files to wait for.
+pub(super) struct Job {
+    pub(super) id: i64,
+    pub(super) dcppath: String,
+    pub(super) taskfile: String,
+    pub(super) full: PathBuf,
+    pub(super) part: PathBuf,
+    /// Everything is known already: it will be over in an instant.
+    pub(super) cached: bool,
+}
+
 impl Desk {
     pub async fn gentask(&self, r: GentaskRequest) -> Reply {
-        let order = match self.check_gentask(&r) {
-            Ok(order) => order,
-            Err(text) => return Reply::err(text),
+        let job = match self.queue_gentask(&r, false).await {
+            Ok(job) => job,
+            Err(refused) => return refused,
         };
+        if job.cached && self.ends_soon(&job).await {
+            return Reply::ok("succeeded!");
+        }
+        let (full, part) = (job.full.display(), job.part.display());
+        Reply::ok(format!("please wait until {full}, {part} and {} all are finished.", job.taskfile))
+    }
+
+    /// Checks a request and queues its job; `send`: what it makes is sent when it is finished.
+    pub(super) async fn queue_gentask(&self, r: &GentaskRequest, send: bool) -> Result<Job, Reply> {
+        let order = self.check_gentask(r).map_err(Reply::err)?;
         let config = self.config.current();
         let full = paths::full_torrent(&config.dcps_dir(&order.basesubdir), &order.name);
         let part = paths::part_torrent(&config.dcps_tmp_dir(&order.basesubdir), &order.name);
         let (dcppath, taskfile) = (order.dcppath.display().to_string(), order.taskfile.display().to_string());
+        let generating = || Reply::err(format!("same torrent process is generating:{} ", full.display()));
         if matches!(self.store.generation(&dcppath, &taskfile).await, Ok(Some(g)) if g.state.is_live()) {
-            return Reply::err(format!("same torrent process is generating:{} ", full.display()));
+            return Err(generating());
         }
         let cached = !order.deloldtorrent && full.exists() && matches!(self.store.torrent(&order.dcppath).await, Ok(Some(_)));
         if order.deloldtorrent {
             for old in [&full, &part] {
-                if let Err(fault) = crate::views::remove(old) {
-                    return failed(&fault);
-                }
+                crate::views::remove(old).map_err(|fault| failed(&fault))?;
             }
         }
         // The client polls for the file's existence: an old one must not look like the new one.
-        if let Err(fault) = crate::views::remove(&order.taskfile) {
-            return failed(&fault);
-        }
-        let id = match self.store.queue_generation(&dcppath, &taskfile, &order.to_json(), self.clock.now_ms()).await {
-            Ok(Some(id)) => id,
-            Ok(None) => return Reply::err(format!("same torrent process is generating:{} ", full.display())),
-            Err(fault) => return failed(&fault),
-        };
+        crate::views::remove(&order.taskfile).map_err(|fault| failed(&fault))?;
+        let queued = self.store.queue_generation(&dcppath, &taskfile, &order.to_json(), send, self.clock.now_ms()).await;
+        let id = queued.map_err(|fault| failed(&fault))?.ok_or_else(generating)?;
         let name = order.taskfile.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        self.event(Level::Info, "gentask", &name, &format!("{dcppath}: {} {}", order.ratio, order.policy)).await;
+        let kind = if send { "sends" } else { "gentask" };
+        self.event(Level::Info, kind, &name, &format!("{dcppath}: {} {}", order.ratio, order.policy)).await;
         self.nudge.notify_one();
-        if cached && self.ends_soon(id, &dcppath, &taskfile).await {
-            return Reply::ok("succeeded!");
-        }
-        Reply::ok(format!("please wait until {}, {} and {taskfile} all are finished.", full.display(), part.display()))
+        Ok(Job { id, dcppath, taskfile, full, part, cached })
     }
 
-    async fn ends_soon(&self, id: i64, dcppath: &str, taskfile: &str) -> bool {
+    pub(super) async fn ends_soon(&self, job: &Job) -> bool {
         let looks = SOON.as_millis() / 50;
         for _ in 0..looks {
-            match self.store.generation(dcppath, taskfile).await {
-                Ok(Some(g)) if g.id == id && g.state == GenerationState::Finished => return true,
-                Ok(Some(g)) if g.id == id && g.state.is_live() => tokio::time::sleep(Duration::from_millis(50)).await,
+            match self.store.generation(&job.dcppath, &job.taskfile).await {
+                Ok(Some(g)) if g.id == job.id && g.state == GenerationState::Finished => return true,
+                Ok(Some(g)) if g.id == job.id && g.state.is_live() => tokio::time::sleep(Duration::from_millis(50)).await,
                 _ => return false,
             }
         }
@@ -139,9 +152,8 @@ impl Desk {
             Err(fault) => return reply(false, "error", failed(&fault).desc),
         };
         match job.as_ref().map(|g| g.state) {
-            Some(GenerationState::Queued | GenerationState::Running) => {
-                return reply(true, "unfinished", "process making seed ".into());
-            }
+            Some(GenerationState::Queued) => return reply(true, "unfinished", not_all_there(&found, taskfile)),
+            Some(GenerationState::Running) => return reply(true, "unfinished", "process making seed ".into()),
             Some(GenerationState::Failed) => return reply(false, "error", job.map(|g| g.error).unwrap_or_default()),
             _ => {}
         }
@@ -149,14 +161,22 @@ impl Desk {
             return reply(true, "unfinished", "no make seed process and not found task.json.".into());
         }
         match super::read_task_file(taskfile).await.map(|bytes| TaskFile::parse(&bytes)) {
+            Ok(Ok(task)) if self.torrent_path(&task).is_some_and(|t| !t.exists()) => {
+                reply(true, "unfinished", not_all_there(&found, taskfile))
+            }
             Ok(Ok(_)) => reply(true, "finished", "succeed!".into()),
             _ => reply(false, "error", format!("open json file error: {taskfile} ")),
         }
     }
 }
 
+/// The torrent is not there yet, whatever the task file (protocol section 3.6; the leading blank belongs to it).
+fn not_all_there(dcppath: &Path, taskfile: &str) -> String {
+    format!(" please wait until {}.torrent and {taskfile} all are finished.", dcppath.display())
+}
+
 /// A package by the path a client gives; some write it without `/dcps` (protocol section 17, 25).
-fn locate(given: &str) -> Option<PathBuf> {
+pub(super) fn locate(given: &str) -> Option<PathBuf> {
     let path = Path::new(given);
     if given.is_empty() || !path.is_absolute() || given.split('/').any(|p| p == "..") {
         return None;

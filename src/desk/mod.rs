@@ -3,11 +3,15 @@
 //! One file per use case. Requests become rows; the conductor does the work. Every call answers with plain values; the texts are the protocol's, byte for byte (protocol section 3).
 
 mod cancel;
+mod configuration;
 mod gentask;
 pub mod intake;
+pub mod overview;
 mod progress;
 mod recv;
+mod schedules;
 mod send;
+pub mod sends;
 mod torrents;
 mod upload_progress;
 
@@ -126,6 +130,8 @@ pub struct Desk {
     pub http: reqwest::Client,
     /// One `send` or `recv` at a time: two of the same task must not both be accepted.
     pub admission: tokio::sync::Mutex<()>,
+    /// One round of sending what `sends` generated at a time.
+    pub sending: tokio::sync::Mutex<()>,
 }
 
 /// Times in task files.

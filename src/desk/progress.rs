@@ -7,6 +7,7 @@ use crate::model::span::Method;
 use crate::model::task::{LegState, NodeType, Role, TaskState};
 use crate::store::legs::LegRow;
 use crate::store::tasks::TaskRow;
+use crate::views;
 
 impl Desk {
     pub async fn progress(&self, taskfile: &str) -> Progress {
@@ -16,6 +17,10 @@ impl Desk {
         }
         let row = match self.find(Role::Recv, taskfile).await {
             Ok(Some(row)) => row,
+            // Clients give a name; one that gives a path learns that nothing is there.
+            Ok(None) if taskfile.contains('/') && !std::path::Path::new(taskfile).exists() => {
+                return error(&format!("open dir error:open {taskfile} : no such file or directory"));
+            }
             Ok(None) => return error("unknown task, not found task."),
             Err(fault) => return error(&failed(&fault).desc),
         };
@@ -73,7 +78,7 @@ impl Desk {
         };
         let broken = row.state == TaskState::DownloadError;
         let status = if seeding { "seeding" } else { "noseeding" };
-        let dir = self.config.current().transfer_dir().join("stage").join(format!("{}.{}", row.name.stem(), row.id));
+        let dir = views::seeding_dir(&self.config.current().transfer_dir(), &row);
         CacherProgress {
             ok: true,
             status: if broken { format!("{status} error") } else { status.into() },

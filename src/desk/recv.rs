@@ -13,9 +13,9 @@ use crate::package::scan::is_unchanged;
 use crate::store::events::Level;
 use crate::store::library::LibraryFile;
 use crate::store::tasks::{NewSpan, NewTask, TaskRow};
-use crate::views::stranger_in_store;
+use crate::views::{self, stranger_in_store};
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 impl Desk {
     /// `reactive`: the raw text, `None` when absent (default false).
@@ -64,12 +64,16 @@ impl Desk {
         let everything_local = plan.legs.is_empty();
         let total = plan.bytes_total;
         let (local, to_fetch) = (plan.bytes_local, plan.legs.iter().map(|(_, n)| n).sum::<u64>());
+        let taken = match self.move_to_tmp(taskfile, &name).await {
+            Ok(path) => path,
+            Err(refused) => return refused,
+        };
         let accepted = match self.accept_recv(plan, old).await {
             Ok(row) => row,
             Err(fault) => return failed(&fault),
         };
         self.export(&accepted).await;
-        self.remove_original(taskfile, &accepted);
+        self.remove_original(&taken, &accepted);
         let text = format!("accepted ({actor}): {total} bytes, {local} in the library, {to_fetch} to fetch");
         self.event(Level::Info, "recv", name.as_str(), &text).await;
         self.nudge.notify_one();
@@ -102,7 +106,7 @@ impl Desk {
         if let Err(fault) = self.store.set_seed_until(row.id, until).await {
             return failed(&fault);
         }
-        self.remove_original(taskfile, row);
+        self.remove_original(Path::new(taskfile), row);
         self.event(Level::Info, "recv", row.name.as_str(), "seed time prolonged").await;
         Reply::ok(format!("reactive cacher bt seeding with taskfile:{}", row.name))
     }
@@ -124,9 +128,27 @@ impl Desk {
     }
 
     /// The task file is moved, not copied: what was accepted lies in the state's directory.
-    fn remove_original(&self, taskfile: &str, row: &TaskRow) {
-        if Path::new(taskfile) != self.dirs.path(Role::Recv, row.state, &row.name) {
+    fn remove_original(&self, taskfile: &Path, row: &TaskRow) {
+        if taskfile != self.dirs.path(Role::Recv, row.state, &row.name) {
             let _ = std::fs::remove_file(taskfile);
+        }
+    }
+
+    /// Moves a task file that lies elsewhere into `receiver/tmp` (protocol section 3.2). Late, so that a task that is
+    /// refused leaves its file where the client put it. Returns where it is now.
+    async fn move_to_tmp(&self, taskfile: &str, name: &TaskName) -> Result<PathBuf, Reply> {
+        let (from, tmp) = (PathBuf::from(taskfile), self.dirs.tmp(Role::Recv));
+        let queues = self.dirs.path(Role::Recv, TaskState::Queues, name);
+        if from.parent() == Some(&tmp) || from.parent() == queues.parent() {
+            return Ok(from);
+        }
+        let to = tmp.join(name.as_str());
+        match views::move_file(&from, &to) {
+            Ok(()) => Ok(to),
+            Err(fault) => {
+                self.event(Level::Error, "recv", name.as_str(), &fault.message).await;
+                Err(Reply::err(format!("move json file to {} erro", tmp.display())))
+            }
         }
     }
 

@@ -12,7 +12,19 @@ use crate::package::documents::{PackageDocuments, Verdict};
 use crate::package::paths;
 use crate::store::events::Level;
 use crate::store::tasks::{NewFile, NewSpan, NewTask, TaskRow};
+use crate::views;
 use std::path::{Path, PathBuf};
+
+/// The reply to a send that starts a running seed anew.
+const RESTARTED: &str = "restarted same name bt process, succeed!";
+
+/// Why a package cannot be sent: the text for the client.
+enum Unfit {
+    /// The torrent that the ratio needs is not there.
+    NoTorrent(String),
+    /// Package, torrent and task file do not agree.
+    Changed(String),
+}
 
 impl Desk {
     /// `reactive`: the raw text, `None` when absent (default true).
@@ -42,8 +54,20 @@ impl Desk {
         task.sendtime = self.task_time();
         let torrent = match self.check_package(&task).await {
             Ok(torrent) => torrent,
-            Err(text) => return Reply::err(text),
+            Err(Unfit::NoTorrent(text)) => return Reply::err(text),
+            Err(Unfit::Changed(text)) if reply.desc == RESTARTED => {
+                // The text has no room for the reason.
+                self.event(Level::Error, "send", name.as_str(), &text).await;
+                return Reply::err(format!("restart bt serving failed: {} in {name} ", torrent_name(&task)));
+            }
+            Err(Unfit::Changed(text)) => return Reply::err(text),
         };
+        let tmp = self.dirs.tmp(Role::Send).join(name.as_str());
+        let elsewhere = Path::new(taskfile).parent() != tmp.parent();
+        if elsewhere && let Err(fault) = views::write_file(&tmp, &bytes) {
+            self.event(Level::Error, "send", name.as_str(), &fault.message).await;
+            return Reply::err(format!("copy taskfile: {taskfile} error."));
+        }
         let new = new_send(&self.config.current(), &name, &task, torrent, self.clock.now_ms());
         let accepted = match self.store.accept_task(&new, self.clock.now_ms()).await {
             Ok(id) => self.store.task(id).await,
@@ -52,9 +76,7 @@ impl Desk {
         if let Ok(Some(row)) = accepted {
             self.export(&row).await;
         }
-        if Path::new(taskfile).parent() == Some(&self.dirs.tmp(Role::Send)) {
-            let _ = std::fs::remove_file(taskfile); // moved: it lies in queues now
-        }
+        let _ = std::fs::remove_file(tmp); // moved: it lies in queues now
         let again = if old.is_some() { " (again)" } else { "" };
         self.event(Level::Info, "send", name.as_str(), &format!("accepted{again}: {} bytes, {}", task.size, task.ratio)).await;
         self.nudge.notify_one();
@@ -78,43 +100,49 @@ impl Desk {
                     (true, false) => Err(Reply::err(format!(
                         "exisited same name ct torrent bt process, send task failed: {torrent} in {name} "
                     ))),
-                    (true, true) => Ok((Reply::ok("restarted same name bt process, succeed!"), Some(row))),
+                    (true, true) => Ok((Reply::ok(RESTARTED), Some(row))),
                     (false, _) => Ok((Reply::ok("succeeded!"), Some(row))),
                 }
             }
         }
     }
 
-    /// The package is still what the task says; the torrent that the ratio needs is there and agrees. Returns the torrent.
-    async fn check_package(&self, task: &TaskFile) -> Result<Option<Vec<u8>>, String> {
+    /// Where the torrent that a task of ours needs lies; `None` when bt has no part.
+    pub(super) fn torrent_path(&self, task: &TaskFile) -> Option<PathBuf> {
         let config = self.config.current();
-        let root = package_path(&config, task);
-        let torrent = torrent_kind(task).map(|kind| match kind {
+        torrent_kind(task).map(|kind| match kind {
             TorrentKind::Full => paths::full_torrent(&config.dcps_dir(&task.basesubdir), &task.name),
             TorrentKind::Part => paths::part_torrent(&config.dcps_tmp_dir(&task.basesubdir), &task.name),
-        });
+        })
+    }
+
+    /// The package is still what the task says; the torrent that the ratio needs is there and agrees. Returns the torrent.
+    async fn check_package(&self, task: &TaskFile) -> Result<Option<Vec<u8>>, Unfit> {
+        let root = package_path(&self.config.current(), task);
+        let torrent = self.torrent_path(task);
         let task = task.clone();
         tokio::task::spawn_blocking(move || {
             let bytes = match torrent {
                 None => None,
                 Some(path) => {
-                    let bytes = std::fs::read(&path)
-                        .map_err(|_| format!("not found torrent:{} pls re generate task and torrent. ", path.display()))?;
+                    let bytes = std::fs::read(&path).map_err(|_| {
+                        Unfit::NoTorrent(format!("not found torrent:{} pls re generate task and torrent. ", path.display()))
+                    })?;
                     if let Some(difference) = mismatch(&task, &bytes) {
-                        return Err(format!(
+                        return Err(Unfit::Changed(format!(
                             "taskfile btlist is not equal torrent content, check taskfile or tmp torrent: {}: {difference}",
                             path.display()
-                        ));
+                        )));
                     }
                     Some(bytes)
                 }
             };
-            check_sizes(&root, &task)?;
-            check_documents(&root, &task).map_err(|f| format!("error, {}", f.message))?;
+            check_sizes(&root, &task).map_err(Unfit::Changed)?;
+            check_documents(&root, &task).map_err(|f| Unfit::Changed(format!("error, {}", f.message)))?;
             Ok(bytes)
         })
         .await
-        .unwrap_or_else(|e| Err(format!("error, checking the package failed: {e}")))
+        .unwrap_or_else(|e| Err(Unfit::Changed(format!("error, checking the package failed: {e}"))))
     }
 }
 

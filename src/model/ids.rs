@@ -90,7 +90,8 @@ name_type!(
 );
 
 impl TaskName {
-    const SUFFIX: &'static str = ".task.json";
+    /// What every task file's name ends with.
+    pub const SUFFIX: &'static str = ".task.json";
     fn extra(s: &str) -> Result<(), NameError> {
         // Files beside a task file have longer names: `.NAME.part`, `NAME.errhistory`.
         if s.len() > 220 { Err(refuse("task file name", s, "it is longer than 220 bytes")) } else { Ok(()) }

@@ -9,6 +9,7 @@ pub mod json;
 pub mod progress;
 pub mod ranges;
 pub mod ratio;
+pub mod schedule;
 pub mod secret;
 pub mod span;
 pub mod task;

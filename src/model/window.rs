@@ -113,6 +113,30 @@ impl Windows {
         moments.into_iter().find(|t| *t > now && self.is_open(t.time()) != open)
     }
 
+    /// The window that is open at `now`, else the one that opens next: its opening and its closing. `None` when it is
+    /// always open (or, on a day that the clock skips, not found within two days).
+    pub fn current_or_next<Tz: TimeZone>(&self, now: DateTime<Tz>) -> Option<(DateTime<Tz>, DateTime<Tz>)> {
+        if !self.is_open(now.time()) {
+            let opens = self.next_change(now)?;
+            let closes = self.next_change(opens.clone())?;
+            return Some((opens, closes));
+        }
+        let closes = self.next_change(now.clone())?;
+        let mut opened = None;
+        let mut at = now.clone().checked_sub_signed(TimeDelta::days(2))?;
+        // At most two changes for each window and day.
+        for _ in 0..MAX_WINDOWS * 8 {
+            at = self.next_change(at).filter(|t| *t <= now)?;
+            if self.is_open(at.time()) {
+                opened = Some(at.clone());
+            }
+            if self.next_change(at.clone()).is_none_or(|t| t > now) {
+                break;
+            }
+        }
+        opened.map(|opened| (opened, closes))
+    }
+
     /// Every border of today and the next two days. A border that the clock skips has no moment (the jump has); one
     /// that comes twice has two.
     fn borders_after<Tz: TimeZone>(&self, now: &DateTime<Tz>) -> Vec<DateTime<Tz>> {
@@ -206,6 +230,32 @@ mod tests {
             for &(h, m) in *closed {
                 assert!(!w.is_open(at(h, m, 0)), "{text} at {h}:{m}");
             }
+        }
+    }
+
+    #[test]
+    fn the_window_of_now_or_the_next() {
+        let day = |d: u32, h: u32, m: u32| {
+            let date = NaiveDate::from_ymd_opt(2021, 5, d).unwrap();
+            Utc.from_utc_datetime(&date.and_hms_opt(h, m, 0).unwrap())
+        };
+        type At = (u32, u32, u32);
+        type Row<'a> = (&'a str, At, Option<(At, At)>);
+        let table: &[Row] = &[
+            ("22:34-22:37", (28, 22, 33), Some(((28, 22, 34), (28, 22, 37)))),
+            ("22:34-22:37", (28, 22, 34), Some(((28, 22, 34), (28, 22, 37)))),
+            ("22:34-22:37", (28, 22, 36), Some(((28, 22, 34), (28, 22, 37)))),
+            ("22:34-22:37", (28, 22, 37), Some(((29, 22, 34), (29, 22, 37)))),
+            ("18:00-05:00", (28, 3, 0), Some(((27, 18, 0), (28, 5, 0)))),
+            ("18:00-05:00", (28, 19, 0), Some(((28, 18, 0), (29, 5, 0)))),
+            ("01:00-02:00,03:00-04:00", (28, 3, 30), Some(((28, 3, 0), (28, 4, 0)))),
+            ("01:00-02:00,03:00-04:00", (28, 2, 30), Some(((28, 3, 0), (28, 4, 0)))),
+            ("00:00-23:59", (28, 3, 30), None),
+        ];
+        for (text, (d, h, m), want) in table {
+            let got = Windows::parse(text).unwrap().current_or_next(day(*d, *h, *m));
+            let want = want.map(|(a, b)| (day(a.0, a.1, a.2), day(b.0, b.1, b.2)));
+            assert_eq!(got, want, "{text} at {d} {h}:{m}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::{Store, db_fault};
 use crate::error::Fault;
+use std::sync::Arc;
 
 /// How much an operator should care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +43,13 @@ impl Store {
             .execute(&self.writer)
             .await
             .map_err(db_fault)?;
+        self.events.notify_waiters();
         Ok(())
+    }
+
+    /// Resolves when the next event is added after this call.
+    pub fn next_event(&self) -> impl Future<Output = ()> + Send + 'static {
+        Arc::clone(&self.events).notified_owned()
     }
 
     /// Drops events older than the given time.

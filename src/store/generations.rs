@@ -45,6 +45,8 @@ pub struct GenerationRow {
 }
 
 type Raw = (i64, String, String, String, String, i64, i64, String);
+/// The same with the time of its end.
+type Ended = (i64, String, String, String, String, i64, i64, String, i64);
 
 fn read(r: Raw) -> Result<GenerationRow, Fault> {
     Ok(GenerationRow {
@@ -62,12 +64,13 @@ fn read(r: Raw) -> Result<GenerationRow, Fault> {
 const SELECT: &str = "SELECT id, dcppath, taskfile, request, state, bytes_total, bytes_done, error FROM generations";
 
 impl Store {
-    /// Queues a job; an ended one for the same task file is replaced. `None`: one is at work on it or on the same package.
+    /// Queues a job (`send`: its task is sent when it is finished); an ended one for the same task file is replaced. `None`: one is at work on it or on the same package.
     pub async fn queue_generation(
         &self,
         dcppath: &str,
         taskfile: &str,
         request: &str,
+        send: bool,
         now_ms: i64,
     ) -> Result<Option<i64>, Fault> {
         let mut tx = self.begin().await?;
@@ -84,11 +87,13 @@ impl Store {
         }
         sqlx::query("DELETE FROM generations WHERE taskfile = ?").bind(taskfile).execute(&mut *tx).await.map_err(db_fault)?;
         let id = sqlx::query_scalar(
-            "INSERT INTO generations (dcppath, taskfile, request, state, created_at) VALUES (?, ?, ?, 'queued', ?) RETURNING id",
+            "INSERT INTO generations (dcppath, taskfile, request, state, send, created_at) \
+             VALUES (?, ?, ?, 'queued', ?, ?) RETURNING id",
         )
         .bind(dcppath)
         .bind(taskfile)
         .bind(request)
+        .bind(if send { "wanted" } else { "" })
         .bind(now_ms)
         .fetch_one(&mut *tx)
         .await
@@ -144,6 +149,29 @@ impl Store {
         .await
         .map_err(db_fault)?;
         Ok(done.rows_affected() > 0)
+    }
+
+    /// Ended jobs whose task is to be sent now, with the time of their end.
+    pub async fn generations_to_send(&self) -> Result<Vec<(GenerationRow, i64)>, Fault> {
+        let columns = SELECT.replacen(" FROM", ", coalesce(finished_at, created_at) FROM", 1);
+        let sql = format!("{columns} WHERE send = 'wanted' AND state NOT IN ('queued', 'running') ORDER BY id");
+        let rows: Vec<Ended> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(&self.readers).await.map_err(db_fault)?;
+        rows.into_iter().map(|r| Ok((read((r.0, r.1, r.2, r.3, r.4, r.5, r.6, r.7))?, r.8))).collect()
+    }
+
+    /// What became of a finished job's sending: a refusal (`Some(text)`) is the job's failure.
+    pub async fn set_generation_sent(&self, id: i64, refused: Option<&str>) -> Result<(), Fault> {
+        sqlx::query(
+            "UPDATE generations SET send = CASE WHEN ?1 IS NULL THEN 'sent' ELSE 'refused' END, \
+             state = CASE WHEN ?1 IS NOT NULL AND state = 'finished' THEN 'failed' ELSE state END, \
+             error = coalesce(?1, error) WHERE id = ?2",
+        )
+        .bind(refused)
+        .bind(id)
+        .execute(&self.writer)
+        .await
+        .map_err(db_fault)?;
+        Ok(())
     }
 
     pub async fn record_generation(&self, id: i64, done: u64, total: u64) -> Result<(), Fault> {

@@ -10,6 +10,7 @@ pub mod events;
 pub mod generations;
 pub mod legs;
 pub mod library;
+pub mod lists;
 pub mod samples;
 pub mod shell;
 pub mod task_files;
@@ -20,7 +21,9 @@ use crate::error::{Fault, FaultClass};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, Transaction};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// The node's database. Cheap to clone.
 #[derive(Clone)]
@@ -28,6 +31,8 @@ pub struct Store {
     writer: SqlitePool,
     readers: SqlitePool,
     path: PathBuf,
+    /// Rings when an event was added.
+    events: Arc<Notify>,
 }
 
 /// The write-ahead log is cut back to this size after a checkpoint (bytes).
@@ -75,7 +80,7 @@ impl Store {
             .connect_with(options.pragma("query_only", "on"))
             .await
             .map_err(refused)?;
-        Ok(Self { writer, readers, path: path.to_owned() })
+        Ok(Self { writer, readers, path: path.to_owned(), events: Arc::default() })
     }
 
     pub fn path(&self) -> &Path {

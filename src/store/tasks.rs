@@ -78,10 +78,10 @@ pub struct NewTask {
     pub seed_until: Option<i64>,
 }
 
-const COLUMNS: &str = "id, role, name, package, basesubdir, state, reason, policy, ratio, bytes_total, bytes_local, store_path, \
+pub(super) const COLUMNS: &str = "id, role, name, package, basesubdir, state, reason, policy, ratio, bytes_total, bytes_local, store_path, \
                        stage_inode, seed_until, created_at, started_at, finished_at, revision, exported";
 
-fn read(row: &SqliteRow) -> Result<TaskRow, Fault> {
+pub(super) fn read(row: &SqliteRow) -> Result<TaskRow, Fault> {
     let text = |c: &str| row.try_get::<String, _>(c).map_err(db_fault);
     let int = |c: &str| row.try_get::<i64, _>(c).map_err(db_fault);
     let maybe = |c: &str| row.try_get::<Option<i64>, _>(c).map_err(db_fault);

@@ -7,6 +7,7 @@
 
 use crate::error::{Fault, io_fault};
 use crate::model::ids::TaskName;
+use crate::model::ratio::Ratio;
 use crate::model::task::{Role, TaskState};
 use crate::store::Store;
 use crate::store::tasks::TaskRow;
@@ -142,11 +143,60 @@ pub fn write_file(path: &Path, data: &[u8]) -> Result<(), Fault> {
     std::fs::File::open(dir).and_then(|d| d.sync_all()).map_err(refused)
 }
 
+/// Moves a task file, also from another file system. The original of a copy that cannot be removed stays.
+pub fn move_file(from: &Path, to: &Path) -> Result<(), Fault> {
+    if std::fs::rename(from, to).is_ok() {
+        return Ok(());
+    }
+    let data = std::fs::read(from).map_err(|e| io_fault("cannot read", from, &e))?;
+    write_file(to, &data)?;
+    if let Err(fault) = remove(from) {
+        tracing::warn!(%fault, "the task file was copied and its original stays");
+    }
+    Ok(())
+}
+
 /// Removes a file if it is there.
 pub fn remove(path: &Path) -> Result<(), Fault> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_fault("cannot remove", path, &e)),
         _ => Ok(()),
+    }
+}
+
+/// Where clients of a cacher look for what it seeds (protocol section 10): a link to where the data are. The data have a
+/// place of their own, because two tasks may name the same package, and must not write into the same files.
+pub fn seeding_dir(transfer: &Path, task: &TaskRow) -> PathBuf {
+    let whole = Ratio::parse(&task.ratio).is_ok_and(Ratio::is_bt_only);
+    let name = if whole { task.package.to_string() } else { format!("{}-tmp", task.package) };
+    transfer.join("bt").join(task.basesubdir.as_str()).join(name)
+}
+
+/// Makes the link of [`seeding_dir`]. Something there that is no link is somebody else's: it stays.
+pub fn link_seeding_dir(link: &Path, data: &Path) -> Result<(), Fault> {
+    let refused = |e: io::Error| io_fault("cannot make the link", link, &e);
+    if std::fs::read_link(link).is_ok_and(|to| to == data) {
+        return Ok(());
+    }
+    if let Some(dir) = link.parent() {
+        std::fs::create_dir_all(dir).map_err(refused)?;
+    }
+    if link.symlink_metadata().is_ok_and(|m| m.is_symlink()) {
+        remove(link)?;
+    }
+    std::os::unix::fs::symlink(data, link).map_err(refused)
+}
+
+/// Removes links of [`seeding_dir`] whose data are gone.
+pub fn sweep_seeding_dirs(transfer: &Path) {
+    let entries = |dir: PathBuf| std::fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path());
+    for link in entries(transfer.join("bt")).filter(|d| !d.is_symlink()).flat_map(entries) {
+        if link.is_symlink()
+            && !link.exists()
+            && let Err(fault) = remove(&link)
+        {
+            tracing::warn!(%fault, "cannot remove the link to data that are gone");
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::store::events::Level;
 use crate::store::legs::LegRow;
 use crate::store::tasks::TaskRow;
 use crate::transport::{Counters, Outcome};
+use crate::views;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -116,6 +117,8 @@ impl Conductor {
             }
             if let Err(fault) = self.tick().await {
                 tracing::error!(%fault, detail = fault.detail, "a tick failed; trying again");
+            } else {
+                self.node.pulse.beat();
             }
             let nudge = Arc::clone(&self.node.nudge);
             tokio::select! {
@@ -327,6 +330,13 @@ impl Conductor {
         let root = self.node.staging(row);
         let assembly = Assembly::open(row.id, &root, &self.node.store, Arc::clone(&self.node.nudge)).await?;
         self.rearm_short_legs(row, &assembly).await?;
+        let config = self.node.config.current();
+        if config.servertype == NodeType::Cacher {
+            let link = views::seeding_dir(&config.transfer_dir(), row);
+            if let Err(fault) = views::link_seeding_dir(&link, &root) {
+                tracing::warn!(%fault, task = %row.name, "clients will not find the data where they look; nothing else suffers");
+            }
+        }
         self.assemblies.insert(row.id, Arc::clone(&assembly));
         Ok(assembly)
     }

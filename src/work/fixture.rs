@@ -68,6 +68,7 @@ impl Fixture {
             limiters: [Limiter::new(None), Limiter::new(None), Limiter::new(None)],
             http: reqwest::Client::new(),
             nudge: Arc::default(),
+            pulse: Default::default(),
         };
         Self { dir, node: Arc::new(node) }
     }

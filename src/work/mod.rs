@@ -19,7 +19,7 @@ mod results;
 mod sampler;
 mod upkeep;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Pulse};
 use crate::config::ConfigHandle;
 use crate::error::Fault;
 use crate::model::span::Method;
@@ -45,6 +45,8 @@ pub struct Node {
     pub http: reqwest::Client,
     /// Something changed: look again now rather than at the next tick.
     pub nudge: Arc<Notify>,
+    /// The conductor's.
+    pub pulse: Pulse,
 }
 
 impl Node {

@@ -8,6 +8,7 @@ use crate::error::{Fault, FaultClass};
 use crate::model::task::{LegState, NodeType, TaskState};
 use crate::store::events::Level;
 use crate::store::tasks::TaskRow;
+use crate::views;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -122,6 +123,9 @@ impl Conductor {
                 tracing::info!(path = %entry.path().display(), "removing partial data of a task that is over");
                 remove_tree(entry.path()).await;
             }
+        }
+        if self.node.config.current().servertype == NodeType::Cacher {
+            views::sweep_seeding_dirs(&self.node.config.current().transfer_dir());
         }
     }
 

@@ -5,7 +5,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bft2::api::UseCases;
+use bft2::clock::{Clock, Pulse};
+use bft2::config::{Config, ConfigHandle};
+use bft2::desk::overview::Overview;
 use bft2::desk::{CacherProgress, GentaskRequest, Progress, QueryReply, Reply, UploadProgress};
+use bft2::error::Fault;
+use bft2::model::task::Role;
+use bft2::store::Store;
 use tokio::sync::Semaphore;
 
 /// Writes down every call. `cancel` waits until [`FakeDesk::release`] has permits, `recv` of `panic` panics.
@@ -40,6 +46,22 @@ impl FakeDesk {
         })
         .await
         .expect("no call reached the desk");
+    }
+}
+
+/// What a node knows that has done nothing yet: a real database in a directory that is there until the process ends.
+#[allow(dead_code)]
+pub async fn overview() -> Overview {
+    let dir = tempfile::Builder::new().prefix("bft2-api-").tempdir().unwrap().keep();
+    let config = serde_json::json!({"servertype": "receiver", "datadir": dir, "obssk": "EXAMPLE-SK"}).to_string();
+    let (config, _) = Config::parse(config.as_bytes()).unwrap();
+    let clock = Clock::real();
+    Overview {
+        store: Store::open(&dir.join("bft2.db")).await.unwrap(),
+        config: ConfigHandle::new(dir.join("config.json"), config),
+        started_at: clock.now().fixed_offset(),
+        clock,
+        pulse: Pulse::default(),
     }
 }
 
@@ -90,6 +112,24 @@ impl UseCases for FakeDesk {
         self.release.acquire().await.unwrap().forget();
         self.note(format!("cancel ends {taskfile:?}"));
         Reply::ok("succeed!")
+    }
+    async fn cancel_of(&self, role: Role, task: &str) -> Result<bool, Fault> {
+        self.note(format!("cancel_of {role} {task:?}"));
+        Ok(true)
+    }
+    async fn sends(&self, r: GentaskRequest) -> Reply {
+        self.note(format!("sends {r:?}"));
+        Reply::ok("succeeded!")
+    }
+    async fn showschedules(&self) -> String {
+        "Now: 2021-05-28 22:33:57\n".into()
+    }
+    async fn config(&self) -> serde_json::Value {
+        serde_json::json!({"servertype": "receiver", "obssk": "***"})
+    }
+    async fn put_config(&self, config: serde_json::Value) -> Reply {
+        self.note(format!("put_config {config}"));
+        Reply::ok("reload config json ok.")
     }
     async fn reloadconf(&self) -> String {
         "reload config json ok.".into()

@@ -58,8 +58,12 @@ impl Node {
     pub fn store(&self) -> PathBuf {
         self.data().join("dcp").join(BASESUBDIR).join("dcps")
     }
+    /// Of its service.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.api)
+    }
     pub fn client(&self) -> Result<Client, Failure> {
-        Client::new(&format!("http://{}", self.api), None)
+        Client::new(&self.url(), None)
     }
 }
 

@@ -1,0 +1,40 @@
+//! An example of each reply for the OpenAPI document: the types' own.
+
+use poem_openapi::types::{Example, ToJSON};
+use serde_json::json;
+
+use super::super::example::{Examples, Named};
+use super::events::Event;
+use super::generations::Generation;
+use super::health::{Health, Readiness};
+use super::library::{Duplicate, LibraryFile, Package};
+use super::page::Page;
+use super::schedules::Schedules;
+use super::tasks::{File, Task, TaskDetail};
+
+fn one<T: Example + ToJSON>(path: &'static str, name: &'static str, summary: &'static str) -> Examples {
+    let value = T::example().to_json().unwrap_or_default();
+    Examples { path, requests: vec![], replies: vec![Named { name, summary, value }] }
+}
+
+/// One of each operation.
+pub(in crate::api) fn examples() -> Vec<Examples> {
+    let task_file = json!({"name": "xiaofang", "basesubdir": "cfec-001", "size": 668_521_472u64, "bt-obs-cdn": "1:1:1"});
+    let document = Named { name: "taskFile", summary: "Some of the keys", value: task_file };
+    vec![
+        one::<Page<Task>>("/v1/tasks", "page", "A page with one task"),
+        one::<TaskDetail>("/v1/tasks/{role}/{task}", "task", "A task"),
+        one::<Page<File>>("/v1/tasks/{role}/{task}/files", "page", "A page with one file"),
+        Examples { path: "/v1/tasks/{role}/{task}/taskfile", requests: vec![], replies: vec![document] },
+        one::<Task>("/v1/tasks/{role}/{task}/cancel", "task", "The task as it is then"),
+        one::<Page<Generation>>("/v1/generations", "page", "A page with one job"),
+        one::<Schedules>("/v1/schedules", "windows", "One window"),
+        one::<Page<LibraryFile>>("/v1/library/files", "page", "A page with one file"),
+        one::<Page<Package>>("/v1/library/packages", "page", "A page with one package"),
+        one::<Page<Duplicate>>("/v1/library/duplicates", "page", "A page with two files that are the same"),
+        one::<Page<Event>>("/v1/events", "page", "A page with one event"),
+        one::<Event>("/v1/events/stream", "event", "The data of one event"),
+        one::<Health>("/v1/health", "alive", "It is alive"),
+        one::<Readiness>("/v1/ready", "ready", "It can work"),
+    ]
+}

@@ -1,0 +1,329 @@
+//! What the API lists: pages of rows. A page begins after a key, so that rows that come and go meanwhile are neither
+//! repeated nor lost, and a page deep in a long list costs what the first one costs.
+
+use super::tasks::{COLUMNS, TaskRow};
+use super::{Store, db_fault, i, tasks, u};
+use crate::error::Fault;
+use crate::model::ids::Sha1;
+use crate::model::task::{Role, TaskState};
+use serde_json::Value;
+use sqlx::Row as _;
+
+/// A task and what its parts add up to.
+#[derive(Clone, Debug)]
+pub struct TaskListed {
+    pub row: TaskRow,
+    pub bytes_done: u64,
+    /// Bytes per second now.
+    pub rate: u64,
+}
+
+/// Which tasks; what is `None` does not matter.
+#[derive(Clone, Debug, Default)]
+pub struct TaskFilter {
+    pub role: Option<Role>,
+    pub state: Option<TaskState>,
+    /// Part of the task's or the package's name, whatever its case (of ASCII letters).
+    pub search: Option<String>,
+}
+
+/// A file of a task as `v_files` shows it.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct FileListed {
+    pub idx: i64,
+    pub path: String,
+    pub size: i64,
+    pub sha1: String,
+    /// `bt`, `obs`, `cdn`, `local`; `bt,cdn` when the file is split.
+    pub method: String,
+    pub state: String,
+    pub bytes_done: i64,
+}
+
+/// A point of a leg's progress.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct SampleListed {
+    pub method: String,
+    /// Milliseconds since the epoch.
+    pub at: i64,
+    pub bytes_done: i64,
+    pub rate: i64,
+    pub peers: i64,
+}
+
+/// A file of the library.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct LibraryListed {
+    pub path: String,
+    pub size: i64,
+    pub sha1: String,
+    pub hashed_at: i64,
+    pub package: String,
+}
+
+/// A package of the library.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct PackageListed {
+    pub path: String,
+    pub name: String,
+    pub verdict: String,
+    pub title: String,
+    pub files: i64,
+    pub bytes: i64,
+    pub checked_at: i64,
+}
+
+/// Files of the library with the same bytes.
+#[derive(Clone, Debug)]
+pub struct DuplicateListed {
+    pub sha1: String,
+    pub size: u64,
+    pub copies: u64,
+    /// At most [`PATHS`], by name.
+    pub paths: Vec<String>,
+}
+
+/// Of very many copies only so many are named.
+pub const PATHS: usize = 100;
+
+/// Which library files.
+#[derive(Clone, Debug, Default)]
+pub struct LibraryFilter {
+    pub search: Option<String>,
+    pub sha1: Option<Sha1>,
+    /// The package's directory.
+    pub package: Option<String>,
+}
+
+/// A gentask job.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct GenerationListed {
+    pub id: i64,
+    pub dcppath: String,
+    pub taskfile: String,
+    pub state: String,
+    pub send: String,
+    pub bytes_total: i64,
+    pub bytes_done: i64,
+    pub error: String,
+    pub created_at: i64,
+    pub finished_at: Option<i64>,
+}
+
+/// What happened.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct EventListed {
+    pub id: i64,
+    pub at: i64,
+    pub level: String,
+    pub kind: String,
+    pub task: String,
+    pub actor: String,
+    pub text: String,
+}
+
+/// Which events; what is `None` does not matter.
+#[derive(Clone, Debug, Default)]
+pub struct EventFilter {
+    pub task: Option<String>,
+    pub level: Option<String>,
+    pub kind: Option<String>,
+}
+
+/// One schedule with its task.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct ScheduleListed {
+    pub task: String,
+    pub role: String,
+    pub method: String,
+    pub windows: String,
+}
+
+/// What of a task is in place: of one that is whole, everything.
+const DONE: &str = "CASE WHEN state = 'downloaded' OR (role = 'receiver' AND state = 'history' AND reason = '') THEN bytes_total \
+     WHEN role = 'receiver' THEN (SELECT coalesce(sum(bytes_done), 0) FROM task_files WHERE task_id = tasks.id) \
+     ELSE (SELECT coalesce(sum(bytes_done), 0) FROM legs WHERE task_id = tasks.id) END AS done, \
+     (SELECT coalesce(sum(rate), 0) FROM legs WHERE task_id = tasks.id AND state = 'running') AS rate";
+
+impl Store {
+    /// Newest first. `before`: the id that the page before ended with.
+    pub async fn list_tasks(&self, f: &TaskFilter, before: Option<i64>, limit: u32) -> Result<Vec<TaskListed>, Fault> {
+        let sql = format!(
+            "SELECT {COLUMNS}, {DONE} FROM tasks WHERE (?1 IS NULL OR role = ?1) AND (?2 IS NULL OR state = ?2) \
+             AND (?3 IS NULL OR instr(lower(name), lower(?3)) > 0 OR instr(lower(package), lower(?3)) > 0) AND id < ?4 \
+             ORDER BY id DESC LIMIT ?5"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(f.role.map(Role::as_str))
+            .bind(f.state.map(TaskState::as_str))
+            .bind(&f.search)
+            .bind(before.unwrap_or(i64::MAX))
+            .bind(limit)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(db_fault)?;
+        rows.iter().map(listed).collect()
+    }
+
+    pub async fn listed_task(&self, id: i64) -> Result<Option<TaskListed>, Fault> {
+        let sql = format!("SELECT {COLUMNS}, {DONE} FROM tasks WHERE id = ?");
+        let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).fetch_optional(&self.readers).await.map_err(db_fault)?;
+        row.as_ref().map(listed).transpose()
+    }
+
+    /// In file list order, from the file after `after`.
+    pub async fn list_task_files(&self, task: i64, after: Option<i64>, limit: u32) -> Result<Vec<FileListed>, Fault> {
+        sqlx::query_as(
+            "SELECT idx, path, size, lower(hex(sha1)) AS sha1, state, bytes_done, \
+             coalesce((SELECT group_concat(DISTINCT s.method) FROM spans s WHERE s.task_id = f.task_id AND s.idx = f.idx), '') AS method \
+             FROM task_files f WHERE task_id = ? AND idx > ? ORDER BY idx LIMIT ?",
+        )
+        .bind(task)
+        .bind(after.unwrap_or(-1))
+        .bind(limit)
+        .fetch_all(&self.readers)
+        .await
+        .map_err(db_fault)
+    }
+
+    /// The newest samples of a task, oldest of them first.
+    pub async fn recent_samples(&self, task: i64, limit: u32) -> Result<Vec<SampleListed>, Fault> {
+        let mut rows: Vec<SampleListed> = sqlx::query_as(
+            "SELECT method, at, bytes_done, rate, peers FROM progress_samples WHERE task_id = ? ORDER BY at DESC, method LIMIT ?",
+        )
+        .bind(task)
+        .bind(limit)
+        .fetch_all(&self.readers)
+        .await
+        .map_err(db_fault)?;
+        rows.reverse();
+        Ok(rows)
+    }
+
+    /// By path, from the path after `after`.
+    pub async fn list_library(&self, f: &LibraryFilter, after: Option<&str>, limit: u32) -> Result<Vec<LibraryListed>, Fault> {
+        sqlx::query_as(
+            "SELECT path, size, lower(hex(sha1)) AS sha1, hashed_at, package FROM library_files \
+             WHERE path > ?1 AND (?2 IS NULL OR instr(lower(path), lower(?2)) > 0) AND (?3 IS NULL OR sha1 = unhex(?3)) \
+             AND (?4 IS NULL OR package = ?4) ORDER BY path LIMIT ?5",
+        )
+        .bind(after.unwrap_or(""))
+        .bind(&f.search)
+        .bind(f.sha1.map(|s| s.to_string()))
+        .bind(&f.package)
+        .bind(limit)
+        .fetch_all(&self.readers)
+        .await
+        .map_err(db_fault)
+    }
+
+    /// By path, from the path after `after`.
+    pub async fn list_packages(
+        &self,
+        search: Option<&str>,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<PackageListed>, Fault> {
+        sqlx::query_as(
+            "SELECT path, name, verdict, title, files, bytes, checked_at FROM packages WHERE path > ?1 \
+             AND (?2 IS NULL OR instr(lower(name), lower(?2)) > 0 OR instr(lower(title), lower(?2)) > 0) ORDER BY path LIMIT ?3",
+        )
+        .bind(after.unwrap_or(""))
+        .bind(search)
+        .bind(limit)
+        .fetch_all(&self.readers)
+        .await
+        .map_err(db_fault)
+    }
+
+    /// What wastes most first; `skip` of them are left out.
+    pub async fn list_duplicates(&self, skip: u32, limit: u32) -> Result<Vec<DuplicateListed>, Fault> {
+        let rows: Vec<(String, i64, i64, String)> = sqlx::query_as(
+            "SELECT lower(hex(d.sha1)), d.size, d.copies, (SELECT json_group_array(path) FROM (SELECT path FROM library_files f \
+             WHERE f.sha1 = d.sha1 AND f.size = d.size ORDER BY path LIMIT ?3)) \
+             FROM (SELECT sha1, size, count(*) AS copies FROM library_files GROUP BY sha1, size HAVING count(*) > 1 \
+             ORDER BY (count(*) - 1) * size DESC, sha1 LIMIT ?2 OFFSET ?1) d ORDER BY (d.copies - 1) * d.size DESC, d.sha1",
+        )
+        .bind(skip)
+        .bind(limit)
+        .bind(i(PATHS as u64))
+        .fetch_all(&self.readers)
+        .await
+        .map_err(db_fault)?;
+        let paths = |json: &str| match serde_json::from_str(json) {
+            Ok(Value::Array(list)) => list.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+            _ => Vec::new(),
+        };
+        Ok(rows
+            .into_iter()
+            .map(|(sha1, size, copies, json)| DuplicateListed { sha1, size: u(size), copies: u(copies), paths: paths(&json) })
+            .collect())
+    }
+
+    /// Newest first. `before`: the id that the page before ended with.
+    pub async fn list_generations(&self, before: Option<i64>, limit: u32) -> Result<Vec<GenerationListed>, Fault> {
+        sqlx::query_as(
+            "SELECT id, dcppath, taskfile, state, send, bytes_total, bytes_done, error, created_at, finished_at \
+             FROM generations WHERE id < ? ORDER BY id DESC LIMIT ?",
+        )
+        .bind(before.unwrap_or(i64::MAX))
+        .bind(limit)
+        .fetch_all(&self.readers)
+        .await
+        .map_err(db_fault)
+    }
+
+    /// Windows of tasks that are not over.
+    pub async fn list_schedules(&self) -> Result<Vec<ScheduleListed>, Fault> {
+        sqlx::query_as(
+            "SELECT t.name AS task, t.role, s.method, s.windows FROM schedules s JOIN tasks t ON t.id = s.task_id \
+             WHERE t.state IN ('queues', 'uploading', 'uploaded', 'downloading', 'downloaded') ORDER BY t.id, s.method",
+        )
+        .fetch_all(&self.readers)
+        .await
+        .map_err(db_fault)
+    }
+
+    /// Newest first. `before`: the id that the page before ended with.
+    pub async fn list_events(&self, f: &EventFilter, before: Option<i64>, limit: u32) -> Result<Vec<EventListed>, Fault> {
+        self.events_where("id < ?4 ORDER BY id DESC", f, before.unwrap_or(i64::MAX), limit).await
+    }
+
+    /// Oldest first, from the event after `after`.
+    pub async fn events_after(&self, f: &EventFilter, after: i64, limit: u32) -> Result<Vec<EventListed>, Fault> {
+        self.events_where("id > ?4 ORDER BY id", f, after, limit).await
+    }
+
+    async fn events_where(&self, which: &str, f: &EventFilter, id: i64, limit: u32) -> Result<Vec<EventListed>, Fault> {
+        let sql = format!(
+            "SELECT id, at, level, kind, task, actor, text FROM events WHERE (?1 IS NULL OR task = ?1) \
+             AND (?2 IS NULL OR level = ?2) AND (?3 IS NULL OR kind = ?3) AND {which} LIMIT ?5"
+        );
+        sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(&f.task)
+            .bind(&f.level)
+            .bind(&f.kind)
+            .bind(id)
+            .bind(limit)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(db_fault)
+    }
+
+    /// The newest event's id; 0 when there is none.
+    pub async fn newest_event(&self) -> Result<i64, Fault> {
+        sqlx::query_scalar("SELECT coalesce(max(id), 0) FROM events").fetch_one(&self.readers).await.map_err(db_fault)
+    }
+
+    /// Whether the database can be read and written now.
+    pub async fn check(&self) -> Result<(), Fault> {
+        let tx = self.begin().await?;
+        tx.rollback().await.map_err(db_fault)?;
+        self.newest_event().await.map(|_| ())
+    }
+}
+
+fn listed(row: &sqlx::sqlite::SqliteRow) -> Result<TaskListed, Fault> {
+    let int = |c: &str| row.try_get::<i64, _>(c).map_err(db_fault);
+    Ok(TaskListed { row: tasks::read(row)?, bytes_done: u(int("done")?), rate: u(int("rate")?) })
+}
