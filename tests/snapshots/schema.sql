@@ -107,7 +107,7 @@ CREATE TABLE legs (
     PRIMARY KEY (task_id, method)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE library_files (
-    id           INTEGER PRIMARY KEY,
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice: an export of the table is valid up to an id
     path         TEXT NOT NULL UNIQUE,               -- absolute
     size         INTEGER NOT NULL,
     mtime_ns     INTEGER NOT NULL,
@@ -116,6 +116,10 @@ CREATE TABLE library_files (
     hashed_at    INTEGER NOT NULL,
     package      TEXT NOT NULL DEFAULT ''            -- directory of the package it belongs to
 ) STRICT;
+CREATE TABLE library_queue (
+    path         TEXT PRIMARY KEY,                   -- absolute
+    listed       BLOB NOT NULL CHECK (length(listed) = 20)  -- what the line says; compared, never believed
+) STRICT, WITHOUT ROWID;
 CREATE TABLE packages (
     path         TEXT PRIMARY KEY,                   -- absolute
     name         TEXT NOT NULL,
@@ -161,6 +165,13 @@ CREATE TABLE spans (
     planned      TEXT NOT NULL CHECK (planned IN ('bt', 'obs', 'cdn')),  -- what the sender allocated
     PRIMARY KEY (task_id, idx, offset),
     FOREIGN KEY (task_id, idx) REFERENCES task_files (task_id, idx) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+CREATE TABLE table_exports (
+    path         TEXT PRIMARY KEY,                   -- of the exported file
+    size         INTEGER NOT NULL,
+    mtime_ns     INTEGER NOT NULL,
+    inode        INTEGER NOT NULL,
+    newest       INTEGER NOT NULL                    -- it shows library_files up to this id
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE task_files (
     task_id      INTEGER NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
