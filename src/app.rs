@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::config::{Config, ConfigHandle};
 use crate::desk::{Desk, intake};
 use crate::error::Fault;
+use crate::library::table::HashTable;
 use crate::model::task::{NodeType, Role};
 use crate::store::Store;
 use crate::store::events::Level;
@@ -94,6 +95,9 @@ impl App {
             http: http.clone(),
             nudge: Arc::default(),
         });
+        // A cacher has no library.
+        let table = (config.servertype != NodeType::Cacher)
+            .then(|| Arc::new(HashTable::new(store.clone(), handle.clone(), clock.clone())));
         let desk = Arc::new(Desk {
             store: store.clone(),
             config: handle,
@@ -102,12 +106,17 @@ impl App {
             nudge: Arc::clone(&node.nudge),
             http,
             admission: tokio::sync::Mutex::default(),
+            table: table.clone(),
         });
         let mut others = serve_web(&config, &stop).await?;
         let token = (!config.token.is_empty()).then(|| config.token.reveal().to_owned());
         let service = api::service(Arc::clone(&desk) as _, ApiOptions { token, ..ApiOptions::default() });
         others.push(listen(config.listen, "listen", service, &stop).await?);
         others.push(tokio::spawn(intake::watch(desk, stop.clone())));
+        if let Some(table) = table {
+            let stop = stop.clone();
+            others.push(tokio::spawn(async move { table.keep(stop).await }));
+        }
         let started = format!("version {}, {}", env!("CARGO_PKG_VERSION"), config.servertype);
         node.event(Level::Info, "start", "", &started).await;
         let conductor = tokio::spawn(Conductor::new(node).run(stop, config.stoptimeout));

@@ -14,6 +14,7 @@ mod upload_progress;
 use crate::clock::Clock;
 use crate::config::ConfigHandle;
 use crate::error::Fault;
+use crate::library::table::HashTable;
 use crate::model::ids::TaskName;
 use crate::model::task::Role;
 use crate::store::Store;
@@ -126,6 +127,8 @@ pub struct Desk {
     pub http: reqwest::Client,
     /// One `send` or `recv` at a time: two of the same task must not both be accepted.
     pub admission: tokio::sync::Mutex<()>,
+    /// The hash table, where there is a library.
+    pub table: Option<Arc<HashTable>>,
 }
 
 /// Times in task files.
