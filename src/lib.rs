@@ -8,13 +8,13 @@
 //!                                             │
 //!           package (PKL, metainfo, one pass) ┤
 //!           transport {bt, obs, cdn} ─spans─> assembly (verify as it streams, finish = rename)
-//!           views (task directories, .finished) <─ rows
+//!           views (task directories, .finished), library (hashtable.txt) <─ rows
 //! ```
 //!
 //! Where to look:
 //!
 //! * [`model`] — pure rules: names, task files, allocation by ratio, windows, what to do next. No I/O, no async.
-//! * [`store`] — all SQL. * [`package`] — PKL/ASSETMAP, torrents, one-pass hashing.
+//! * [`store`] — all SQL. * [`package`] — PKL/ASSETMAP, torrents, one-pass hashing. * [`library`] — the hash table as a file.
 //! * [`transport`] — one trait, three engines. * [`assembly`] — the receiving side: offsets, digests, finish.
 //! * [`work`] — the conductor and its workers. * [`desk`] — use cases. * [`api`] — the HTTP protocol. * [`web`] — origin and tracker.
 //! * [`cli`] — one file per command. * [`app`] — wiring.
@@ -29,6 +29,7 @@ pub mod clock;
 pub mod config;
 pub mod desk;
 pub mod error;
+pub mod library;
 pub mod model;
 pub mod package;
 pub mod store;

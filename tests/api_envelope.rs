@@ -324,7 +324,7 @@ async fn a_token_is_needed_where_one_is_set() {
         }
         api.endpoint.get_response(http.body(request("send", json!({"taskfile": "/t"}))))
     };
-    let guarded = ["/send", "/version", "/reloadconf", "/openapi.json", "/openapi.yaml", "/docs", "/nothing"];
+    let guarded = ["/send", "/version", "/reloadconf", "/openapi.json", "/openapi.yaml", "/config", "/docs/x", "/nothing"];
     for path in guarded {
         for wrong in [
             None,
@@ -346,7 +346,11 @@ async fn a_token_is_needed_where_one_is_set() {
         assert_ne!(ask(path, Some("bearer example-token")).await.status(), StatusCode::UNAUTHORIZED, "{path}");
     }
     assert_eq!(api.desk.calls(), [r#"send "/t" None"#]);
+    // Watchdogs have no token, and browsers send none when they open a page; the page asks for it.
     assert_eq!(ask("/heartbeat", None).await.status(), StatusCode::OK);
+    let page = ask("/docs", None).await;
+    assert_eq!(page.status(), StatusCode::OK);
+    assert!(page.into_body().into_string().await.unwrap().contains("\"scheme\": \"bearer\""));
     assert!(
         !format!("{:?}", ApiOptions { token: Some("example-token".into()), ..ApiOptions::default() }).contains("example-token")
     );

@@ -232,6 +232,59 @@ async fn a_dropped_task_file_is_received() {
     assert_eq!(world.receiver.number("select count(*) from v_tasks where task like '%bad%'").await, 0);
 }
 
+/// A task file that somebody still writes is left alone, however slowly it grows.
+#[tokio::test]
+async fn a_dropped_task_file_is_waited_out() {
+    use std::io::Write as _;
+    let world = World::started().await;
+    let package = world.package("film", 8, 1);
+    let text = std::fs::read(world.publish("film", "0:0:1").await).expect("task file");
+    let path = world.receiver.data().join("receiver/queues").join(task_name("film"));
+    let mut file = std::fs::File::create(&path).expect("create");
+    // Twelve parts in six seconds: for as long as three looks of the service.
+    for part in text.chunks(text.len().div_ceil(12)) {
+        file.write_all(part).expect("write");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    drop(file);
+    world.receiver.downloaded(&task_name("film")).await;
+    world.assert_delivered(&package);
+    assert!(!world.receiver.events(&task_name("film")).await.contains("invalid json"), "half a file was read");
+    assert_eq!(entries(path.parent().expect("queues")), Vec::<String>::new());
+}
+
+/// Two clients that say the same at the same time: one is right, the other is told.
+#[tokio::test]
+async fn of_two_identical_requests_one_is_accepted() {
+    let mut world = World::new();
+    world.receiver.set_all(&json!({"cdnrate": "200K"}));
+    world.package("film", 8, 1);
+    world.start().await;
+    let taskfile = world.gentask("film", "0:0:1").await;
+    let ask = || world.sender.call("send", json!({"taskfile": taskfile}));
+    let replies = futures::future::join_all((0..8).map(|_| ask())).await;
+    let (yes, no): (Vec<_>, Vec<_>) = replies.iter().partition(|r| r.ok);
+    assert_eq!(yes.len(), 1, "{replies:?}");
+    for reply in no {
+        let said = reply.desc();
+        // The first may have moved the file already.
+        let documented = ["same taskfile in queues:", "same taskfile in uploading:", "open json file error:open "];
+        assert!(documented.iter().any(|d| said.starts_with(d)), "{said}");
+    }
+    let taskfile = world.ready(&task_name("film")).await;
+    let dropped = world.receiver.carry(&taskfile);
+    let ask = || world.receiver.call("recv", json!({"taskfile": dropped}));
+    let replies = futures::future::join_all((0..8).map(|_| ask())).await;
+    let (yes, no): (Vec<_>, Vec<_>) = replies.iter().partition(|r| r.ok);
+    assert_eq!(yes.len(), 1, "{replies:?}");
+    for reply in no {
+        let said = reply.desc();
+        let documented = ["same taskfile in queues:", "same taskfile in downloading:", "open json file error:open "];
+        assert!(documented.iter().any(|d| said.starts_with(d)), "{said}");
+    }
+    assert_eq!(world.receiver.number("select count(*) from v_tasks").await, 1);
+}
+
 /// The bytes of an unchanged package are read once, whatever the ratio.
 #[tokio::test]
 async fn another_ratio_needs_no_second_reading() {

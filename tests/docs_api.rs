@@ -102,6 +102,10 @@ async fn prepare(world: &World, heading: &str) {
         }
         "progress" => {
             world.receiver.downloaded(&film).await;
+            let seeding = async || {
+                (world.receiver.call("progress", json!({"taskfile": film})).await.text("btstatus") == "btseeding").then_some(())
+            };
+            until("the receiver seeds", world::PATIENCE, seeding).await;
         }
         "cprogress" => {
             let seeding = async || {

@@ -7,6 +7,7 @@ use bft2::model::span::{Method, Span};
 use bft2::model::task::{LegState, Role, TaskState};
 use bft2::store::Store;
 use bft2::store::generations::GenerationState;
+use bft2::store::hashtable::QueuedFile;
 use bft2::store::legs::LegSample;
 use bft2::store::library::{LibraryFile, PackageRow};
 use bft2::store::task_files::FileProgress;
@@ -315,6 +316,69 @@ async fn the_end_of_a_reception_is_one_step() {
     assert!(!store.finish_reception(id, &row, &files[..1], "{}", None, 7).await.unwrap());
     assert_eq!(store.task(id).await.unwrap().unwrap().state, TaskState::History);
     assert_eq!(store.library_below(Path::new("/store/Film_FTR")).await.unwrap().len(), 1, "files that are gone are dropped");
+}
+
+/// A database from before the hash table was exported: its rows and their ids stay, and ids are not given again.
+#[tokio::test]
+async fn an_older_library_is_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, path) = (dir.path().join("migrations"), dir.path().join("bft2.db"));
+    std::fs::create_dir(&old).unwrap();
+    for name in ["0001_tables.sql", "0002_views.sql"] {
+        std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(name), old.join(name)).unwrap();
+    }
+    let mut db = SqliteConnectOptions::new().filename(&path).create_if_missing(true).connect().await.unwrap();
+    sqlx::migrate::Migrator::new(old).await.unwrap().run(&mut db).await.unwrap();
+    for (id, file) in [(3, "b"), (9, "a")] {
+        let sql = format!("insert into library_files values ({id}, '/p/{file}', 5, 6, 7, x'{}', 8, '/p')", "0a".repeat(20));
+        db.execute(AssertSqlSafe(sql)).await.unwrap();
+    }
+    sqlx::Connection::close(db).await.unwrap();
+
+    let store = Store::open(&path).await.unwrap();
+    assert_eq!(number(&store, "select count(*) from v_library where package = '/p' and size = 5").await, 2);
+    assert_eq!(store.newest_library_row().await.unwrap(), 9);
+    let rows = store.library_rows(&["/p/a", "/p/c", "/p/b"]).await.unwrap();
+    let same = bft2::model::ids::Sha1([10; 20]);
+    assert_eq!(rows, [Some((9, same)), None, Some((3, same))]);
+    assert_eq!(store.library_page("/p/a", 9, 5).await.unwrap(), [("/p/b".to_owned(), same)]);
+    assert_eq!(store.library_page("", 3, 5).await.unwrap(), [("/p/b".to_owned(), same)]);
+
+    let before = store.library_changes();
+    assert_eq!(store.forget_unlisted(&[3], 9).await.unwrap(), 1);
+    assert!(store.library_changes() > before);
+    let (package, files) = package("/p2", &["new"]);
+    store.put_package(&package, &files, 1).await.unwrap();
+    assert_eq!(store.newest_library_row().await.unwrap(), 10, "9 was free");
+    assert_eq!(store.forget_unlisted(&[], 9).await.unwrap(), 1, "the new row is newer");
+}
+
+#[tokio::test]
+async fn queued_files_become_rows_once() {
+    let (_dir, store) = open().await;
+    let (a, b) = (sha1(b"a"), sha1(b"b"));
+    let queued = |path: &str, listed| QueuedFile { path: path.into(), listed };
+    store.put_package(&package("/p/film", &[]).0, &[], 1).await.unwrap();
+    store.queue_library_files(&[queued("/p/film/b", a), queued("/p/film/a", a)]).await.unwrap();
+    store.queue_library_files(&[queued("/p/film/a", b)]).await.unwrap();
+    assert_eq!(store.next_queued_file().await.unwrap(), Some(queued("/p/film/a", b)));
+
+    let file = |path: &str, sha1| LibraryFile { path: path.into(), size: 1, mtime_ns: 2, inode: 3, sha1 };
+    assert!(store.put_queued_file(&file("/p/film/a", a), 5).await.unwrap());
+    assert!(!store.put_queued_file(&file("/p/film/a", b), 6).await.unwrap(), "it is not in the queue any more");
+    assert_eq!(store.library_below(Path::new("/p/film")).await.unwrap(), [file("/p/film/a", a)]);
+    assert_eq!(number(&store, "select count(*) from v_library where package = '/p/film'").await, 1);
+    // A row that is refreshed keeps its id: an export that shows it stays valid for it.
+    let id = store.newest_library_row().await.unwrap();
+    store.queue_library_files(&[queued("/p/film/a", b), queued("/elsewhere", b)]).await.unwrap();
+    assert!(store.put_queued_file(&file("/p/film/a", b), 7).await.unwrap());
+    assert_eq!(store.library_rows(&["/p/film/a"]).await.unwrap(), [Some((id, b))]);
+
+    store.queue_library_files(&[queued("/p/film/a", a)]).await.unwrap();
+    store.refuse_queued_file("/p/film/a").await.unwrap();
+    assert_eq!(store.library_below(Path::new("/p/film")).await.unwrap(), []);
+    store.clear_library_queue().await.unwrap();
+    assert_eq!(store.next_queued_file().await.unwrap(), None);
 }
 
 #[tokio::test]

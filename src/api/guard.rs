@@ -17,6 +17,8 @@ const DISCARD_LIMIT: usize = 32 << 20;
 
 /// The endpoint of the protocol that needs no token: watchdogs and load balancers ask it.
 const OPEN_PATH: &str = "/heartbeat";
+/// Where the document is shown.
+const PAGE: &str = "/docs";
 
 /// What is checked of every request.
 pub(super) struct Guard {
@@ -142,7 +144,8 @@ fn is_problem(response: &Response) -> bool {
     response.content_type().is_some_and(|t| t.starts_with(v1::problem::CONTENT_TYPE))
 }
 
-/// For watchdogs and load balancers.
+/// Paths for watchdogs and load balancers; and the page of the document: a browser sends no token when it opens a page. It
+/// is the same page on every node, and asks for the token before it calls one.
 pub(super) fn needs_no_token(path: &str) -> bool {
-    path == OPEN_PATH || v1::OPEN_PATHS.contains(&path)
+    path == OPEN_PATH || path == PAGE || v1::OPEN_PATHS.contains(&path)
 }

@@ -68,11 +68,11 @@ impl Example for SendsParams {
             tracker: Some("http://tracker.example.com:6969/announce".into()),
             seedtime: Some("72".into()),
             datasource: Some("local".into()),
-            data: None,
+            data: Some("local".into()),
             obsurl: Some("obs://cfec-001/dcps/xiaofang".into()),
-            ak: None,
-            sk: None,
-            endpoint: None,
+            ak: Some("EXAMPLE-AK".into()),
+            sk: Some("EXAMPLE-SK".into()),
+            endpoint: Some("https://obs.example.com".into()),
         }
     }
 }
@@ -116,9 +116,10 @@ pub(super) fn examples() -> Examples {
     let task = "cfec-001-xiaofang.task.json";
     let ok = |name, summary, desc: &str| reply(name, summary, "sends", Reply::ok(desc).into());
     let no = |name, summary, desc: String| reply(name, summary, "sends", Reply::err(desc).into());
+    let short = SendsParams { data: None, ak: None, sk: None, endpoint: None, ..SendsParams::example() };
     Examples {
         path: "/sends",
-        requests: vec![request("start", "Make and send", "sends", SendsParams::example())],
+        requests: vec![request("start", "Make and send", "sends", short)],
         replies: vec![
             ok("sent", "Everything was known already, and it is queued", "succeeded!"),
             ok(

@@ -111,8 +111,10 @@ fn add_common_replies(path: &str, operation: &mut Value) {
     let Some(operation) = operation.as_object_mut() else { return };
     let posted = operation.contains_key("requestBody");
     let Some(Value::Object(responses)) = operation.get_mut("responses") else { return };
-    if let Some(Value::Object(ok)) = responses.get_mut("200").filter(|_| !resource) {
-        let text = if posted {
+    if let Some(Value::Object(ok)) = responses.get_mut("200") {
+        let text = if resource {
+            "What was asked for."
+        } else if posted {
             "The outcome, good or bad: see `return_status`."
         } else if path == super::CONFIG {
             "The configuration."

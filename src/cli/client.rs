@@ -61,12 +61,24 @@ impl Client {
         self.send(self.http.get(self.url(path)?)).await
     }
 
+    /// The state of a reception. `None` where the service does not tell.
+    pub async fn reception_state(&self, task: &str) -> Option<String> {
+        let text = self.resource(self.task_url("receiver", task, None).ok()?).await.ok()??;
+        let detail: Value = serde_json::from_str(&text).ok()?;
+        Some(detail["task"]["state"].as_str()?.to_owned())
+    }
+
+    fn task_url(&self, role: &str, task: &str, below: Option<&str>) -> Result<Url, Failure> {
+        let mut url = self.url(&format!("v1/tasks/{role}"))?;
+        if let Ok(mut parts) = url.path_segments_mut() {
+            parts.push(task).extend(below);
+        }
+        Ok(url)
+    }
+
     /// The text of a sender's task file.
     pub async fn task_file(&self, task: &str) -> Result<String, Failure> {
-        let mut url = self.url("v1/tasks/sender")?;
-        if let Ok(mut parts) = url.path_segments_mut() {
-            parts.push(task).push("taskfile");
-        }
+        let url = self.task_url("sender", task, Some("taskfile"))?;
         self.resource(url).await.map(|text| text.unwrap_or_default()).and_then(|text| match text.is_empty() {
             false => Ok(text),
             true => Err(Failure::refused(format!("{} has no task {task} that it sends", self.base))),

@@ -76,6 +76,8 @@ impl<'a> Follow<'a> {
     /// A bar over the bytes that are hashed, where the service tells. Ends by being dropped.
     async fn hashing(&self, taskfile: &str) -> std::convert::Infallible {
         let mut meter = None;
+        // What is over at the first question needs no bar.
+        tokio::time::sleep(self.every).await;
         while let Some((done, total)) = self.client.generation(taskfile).await {
             if total > 0 {
                 meter.get_or_insert_with(|| self.bars.bytes("hash", total)).set(done);
@@ -96,6 +98,35 @@ impl<'a> Follow<'a> {
         let reply = self.poll("uploadprogress", &json!({"taskfile": task}), last).await?;
         meter.done(&reply.status());
         Ok(reply)
+    }
+
+    /// `cprogress` until it seeds, or an error.
+    pub async fn cacher(&self, task: &str) -> Result<Reply, Failure> {
+        let meter = self.bars.work("cacher");
+        let last = |r: &Reply| {
+            meter.note(&r.status());
+            !r.ok || r.status() != "noseeding"
+        };
+        let params = json!({"taskfile": task});
+        let reply = tokio::select! {
+            reply = self.poll("cprogress", &params, last) => reply?,
+            // The seed time is over, or the task was cancelled: it will not seed again.
+            () = self.over(task) => self.client.call("cprogress", params.clone()).await?,
+        };
+        meter.done(&reply.status());
+        Ok(reply)
+    }
+
+    /// Resolves when a reception is over, where the service tells.
+    async fn over(&self, task: &str) {
+        loop {
+            tokio::time::sleep(self.every).await;
+            match self.client.reception_state(task).await.as_deref() {
+                Some("downloaded" | "history") => return,
+                Some(_) => {}
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// `progress` until the package is in its store, or an error. `seen` looks at every reply on the way.

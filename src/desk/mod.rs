@@ -18,6 +18,7 @@ mod upload_progress;
 use crate::clock::Clock;
 use crate::config::ConfigHandle;
 use crate::error::Fault;
+use crate::library::table::HashTable;
 use crate::model::ids::TaskName;
 use crate::model::task::Role;
 use crate::store::Store;
@@ -132,6 +133,8 @@ pub struct Desk {
     pub admission: tokio::sync::Mutex<()>,
     /// One round of sending what `sends` generated at a time.
     pub sending: tokio::sync::Mutex<()>,
+    /// The hash table, where there is a library.
+    pub table: Option<Arc<HashTable>>,
 }
 
 /// Times in task files.

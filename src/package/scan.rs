@@ -135,7 +135,7 @@ fn scan_dir(root: &Path) -> Result<Scan, Fault> {
 }
 
 /// Dot files and the files that this service keeps beside packages.
-fn is_service_name(name: &str) -> bool {
+pub fn is_service_name(name: &str) -> bool {
     name.starts_with('.') || [".torrent", ".finished", ".task.json", ".part"].iter().any(|s| name.ends_with(s))
 }
 

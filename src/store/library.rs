@@ -5,6 +5,7 @@ use crate::error::Fault;
 use crate::model::ids::Sha1;
 use serde_json::json;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 /// A library file as it was when it was hashed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +34,7 @@ impl Store {
     pub async fn put_package(&self, package: &PackageRow, files: &[LibraryFile], now_ms: i64) -> Result<(), Fault> {
         let mut tx = self.begin().await?;
         put_package(&mut tx, package, files, now_ms).await?;
-        tx.commit().await.map_err(db_fault)
+        self.commit_library(tx).await
     }
 
     /// The end of a reception: library, package verdict, the task's new state and its seed in one transaction. `false`: the
@@ -72,7 +73,7 @@ impl Store {
             .await
             .map_err(db_fault)?;
         }
-        tx.commit().await.map_err(db_fault)?;
+        self.commit_library(tx).await?;
         Ok(moved)
     }
 
@@ -129,13 +130,87 @@ impl Store {
 
     /// A file turned out not to be what its row says.
     pub async fn forget_library_file(&self, path: &Path) -> Result<(), Fault> {
+        let mut tx = self.begin().await?;
         sqlx::query("DELETE FROM library_files WHERE path = ?")
             .bind(path.to_string_lossy().into_owned())
-            .execute(&self.writer)
+            .execute(&mut *tx)
             .await
             .map_err(db_fault)?;
-        Ok(())
+        self.commit_library(tx).await
     }
+
+    /// A number that grows with every change of the library in this process.
+    pub fn library_changes(&self) -> u64 {
+        self.library_changes.load(Ordering::Acquire)
+    }
+
+    /// The highest id in the library. Rows that come later have higher ones.
+    pub async fn newest_library_row(&self) -> Result<i64, Fault> {
+        sqlx::query_scalar("SELECT coalesce(max(id), 0) FROM library_files").fetch_one(&self.readers).await.map_err(db_fault)
+    }
+
+    /// The next `most` files by path (bytewise) among the rows up to `newest`.
+    pub async fn library_page(&self, after: &str, newest: i64, most: u32) -> Result<Vec<(String, Sha1)>, Fault> {
+        let rows: Vec<(String, Vec<u8>)> =
+            sqlx::query_as("SELECT path, sha1 FROM library_files WHERE path > ? AND id <= ? ORDER BY path LIMIT ?")
+                .bind(after)
+                .bind(newest)
+                .bind(most)
+                .fetch_all(&self.readers)
+                .await
+                .map_err(db_fault)?;
+        rows.into_iter().map(|(path, sha1)| Ok((path, digest(&sha1)?))).collect()
+    }
+
+    /// For each path, the id and digest of its row.
+    pub async fn library_rows(&self, paths: &[&str]) -> Result<Vec<Option<(i64, Sha1)>>, Fault> {
+        let rows: Vec<(i64, i64, Vec<u8>)> =
+            sqlx::query_as("SELECT n.key, f.id, f.sha1 FROM json_each(?) AS n JOIN library_files f ON f.path = n.value")
+                .bind(json!(paths).to_string())
+                .fetch_all(&self.readers)
+                .await
+                .map_err(db_fault)?;
+        let mut out = vec![None; paths.len()];
+        for (n, id, sha1) in rows {
+            if let Some(slot) = usize::try_from(n).ok().and_then(|n| out.get_mut(n)) {
+                *slot = Some((id, digest(&sha1)?));
+            }
+        }
+        Ok(out)
+    }
+
+    /// Drops the rows up to `newest` whose ids are not in `listed` (sorted). Says how many. In short transactions: what a
+    /// crash leaves undone is done by a repetition.
+    pub async fn forget_unlisted(&self, listed: &[i64], newest: i64) -> Result<u64, Fault> {
+        let (mut after, mut dropped) = (0, 0);
+        loop {
+            let ids: Vec<i64> =
+                sqlx::query_scalar("SELECT id FROM library_files WHERE id > ? AND id <= ? ORDER BY id LIMIT 5000")
+                    .bind(after)
+                    .bind(newest)
+                    .fetch_all(&self.readers)
+                    .await
+                    .map_err(db_fault)?;
+            let Some(last) = ids.last() else { return Ok(dropped) };
+            after = *last;
+            let gone: Vec<i64> = ids.into_iter().filter(|id| listed.binary_search(id).is_err()).collect();
+            if gone.is_empty() {
+                continue;
+            }
+            let mut tx = self.begin().await?;
+            let done = sqlx::query("DELETE FROM library_files WHERE id IN (SELECT value FROM json_each(?))")
+                .bind(json!(gone).to_string())
+                .execute(&mut *tx)
+                .await
+                .map_err(db_fault)?;
+            self.commit_library(tx).await?;
+            dropped += done.rows_affected();
+        }
+    }
+}
+
+fn digest(bytes: &[u8]) -> Result<Sha1, Fault> {
+    bytes.try_into().map(Sha1).map_err(|_| bad_row("digest", &hex::encode(bytes)))
 }
 
 async fn put_package(

@@ -8,6 +8,7 @@
 pub mod checkpoints;
 pub mod events;
 pub mod generations;
+pub mod hashtable;
 pub mod legs;
 pub mod library;
 pub mod lists;
@@ -22,6 +23,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 use sqlx::{Sqlite, Transaction};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -33,6 +35,8 @@ pub struct Store {
     path: PathBuf,
     /// Rings when an event was added.
     events: Arc<Notify>,
+    /// Counts changes of the library, so that its export knows without a query when there is nothing to do.
+    library_changes: Arc<AtomicU64>,
 }
 
 /// The write-ahead log is cut back to this size after a checkpoint (bytes).
@@ -80,7 +84,7 @@ impl Store {
             .connect_with(options.pragma("query_only", "on"))
             .await
             .map_err(refused)?;
-        Ok(Self { writer, readers, path: path.to_owned(), events: Arc::default() })
+        Ok(Self { writer, readers, path: path.to_owned(), events: Arc::default(), library_changes: Arc::default() })
     }
 
     pub fn path(&self) -> &Path {
@@ -98,6 +102,14 @@ impl Store {
 
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, Fault> {
         self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(db_fault)
+    }
+
+    /// Commits a transaction that changed the library. Whatever writes `library_files` ends here.
+    async fn commit_library(&self, tx: Transaction<'static, Sqlite>) -> Result<(), Fault> {
+        let done = tx.commit().await.map_err(db_fault);
+        // Also after a failure, which may come after the fact.
+        self.library_changes.fetch_add(1, Ordering::Release);
+        done
     }
 }
 

@@ -5,6 +5,10 @@
 //! exported. A view that was touched by hand is rewritten, never read. The one exception is `receiver/queues`, where a
 //! file of a task that we do not know is an intake ([`found_in_queue`]).
 
+mod draft;
+
+pub use draft::Draft;
+
 use crate::error::{Fault, io_fault};
 use crate::model::ids::TaskName;
 use crate::model::ratio::Ratio;
@@ -127,20 +131,12 @@ pub async fn export_task(store: &Store, dirs: &TaskDirs, task: &TaskRow) -> Resu
 
 /// Writes a file whole or not at all, readable by us only: task files may hold keys.
 pub fn write_file(path: &Path, data: &[u8]) -> Result<(), Fault> {
-    let refused = |e: io::Error| io_fault("cannot write", path, &e);
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(Fault::local(format!("{} is no file name", path.display())));
-    };
     if std::fs::read(path).is_ok_and(|old| old == data) {
         return Ok(());
     }
-    std::fs::create_dir_all(dir).map_err(refused)?;
-    let part = dir.join(format!(".{}.part", name.to_string_lossy()));
-    remove(&part)?;
-    let mut f = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part).map_err(refused)?;
-    f.write_all(data).and_then(|()| f.sync_all()).map_err(refused)?;
-    std::fs::rename(&part, path).map_err(refused)?;
-    std::fs::File::open(dir).and_then(|d| d.sync_all()).map_err(refused)
+    let mut draft = Draft::begin(path, 0o600)?;
+    draft.write(data)?;
+    draft.put_in_place(|| true).map(drop)
 }
 
 /// Moves a task file, also from another file system. The original of a copy that cannot be removed stays.

@@ -9,7 +9,7 @@ SELECT t.name AS task, t.role, f.path, f.size, lower(hex(f.sha1)) AS sha1,
        f.state, f.bytes_done
 FROM task_files f JOIN tasks t ON t.id = f.task_id;
 CREATE VIEW v_generations AS
-SELECT dcppath, taskfile, state, bytes_total, bytes_done, error,
+SELECT dcppath, taskfile, state, send, bytes_total, bytes_done, error,
        datetime(created_at / 1000, 'unixepoch', 'localtime') AS created_at,
        datetime(finished_at / 1000, 'unixepoch', 'localtime') AS finished_at
 FROM generations;
@@ -88,7 +88,7 @@ CREATE TABLE generations (
     error        TEXT NOT NULL DEFAULT '',
     created_at   INTEGER NOT NULL,
     finished_at  INTEGER
-) STRICT;
+, send TEXT NOT NULL DEFAULT '' CHECK (send IN ('', 'wanted', 'sent', 'refused'))) STRICT;
 CREATE TABLE legs (
     task_id      INTEGER NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
     method       TEXT NOT NULL CHECK (method IN ('bt', 'obs', 'cdn')),
@@ -107,7 +107,7 @@ CREATE TABLE legs (
     PRIMARY KEY (task_id, method)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE library_files (
-    id           INTEGER PRIMARY KEY,
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice: an export of the table is valid up to an id
     path         TEXT NOT NULL UNIQUE,               -- absolute
     size         INTEGER NOT NULL,
     mtime_ns     INTEGER NOT NULL,
@@ -116,6 +116,10 @@ CREATE TABLE library_files (
     hashed_at    INTEGER NOT NULL,
     package      TEXT NOT NULL DEFAULT ''            -- directory of the package it belongs to
 ) STRICT;
+CREATE TABLE library_queue (
+    path         TEXT PRIMARY KEY,                   -- absolute
+    listed       BLOB NOT NULL CHECK (length(listed) = 20)  -- what the line says; compared, never believed
+) STRICT, WITHOUT ROWID;
 CREATE TABLE packages (
     path         TEXT PRIMARY KEY,                   -- absolute
     name         TEXT NOT NULL,
@@ -161,6 +165,13 @@ CREATE TABLE spans (
     planned      TEXT NOT NULL CHECK (planned IN ('bt', 'obs', 'cdn')),  -- what the sender allocated
     PRIMARY KEY (task_id, idx, offset),
     FOREIGN KEY (task_id, idx) REFERENCES task_files (task_id, idx) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+CREATE TABLE table_exports (
+    path         TEXT PRIMARY KEY,                   -- of the exported file
+    size         INTEGER NOT NULL,
+    mtime_ns     INTEGER NOT NULL,
+    inode        INTEGER NOT NULL,
+    newest       INTEGER NOT NULL                    -- it shows library_files up to this id
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE task_files (
     task_id      INTEGER NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
@@ -211,6 +222,7 @@ CREATE TABLE torrents (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX events_by_age ON events (at);
 CREATE INDEX events_by_task ON events (task, id);
+CREATE INDEX generations_to_send ON generations (id) WHERE send = 'wanted';
 CREATE INDEX library_files_by_package ON library_files (package);
 CREATE INDEX library_files_by_sha1 ON library_files (sha1, size);
 CREATE INDEX progress_samples_by_age ON progress_samples (at);

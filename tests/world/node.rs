@@ -34,7 +34,7 @@ impl Node {
             "servertype": role, "basesubdir": SUBDIR, "senderid": "cfec", "receiverstoreplan": "B",
             "bttime": "00:00-23:59", "obstime": "00:00-23:59", "cdntime": "00:00-23:59", "defaultseedtime": "1",
             "listen": api.to_string(), "console": console.to_string(), "btlisten": bt.to_string(),
-            "database": node.database(), "logdir": node.root.join("log"), "hashtable": node.root.join("hashtable.txt"),
+            "database": node.database(), "logdir": node.root.join("log"), "hashtable": node.hashtable(),
             "retries": 1, "retrydelay": 1, "splitfiles": true,
         });
         node.config = fixed;
@@ -56,6 +56,9 @@ impl Node {
     }
     pub fn database(&self) -> PathBuf {
         self.root.join("bft2.db")
+    }
+    pub fn hashtable(&self) -> PathBuf {
+        self.root.join("hashtable.txt")
     }
     pub fn data(&self) -> &Path {
         &self.data

@@ -1,0 +1,158 @@
+//! Which files may be in the library, and their digests.
+
+use crate::error::{Fault, io_fault};
+use crate::model::ids::RelPath;
+use crate::package::digest::Sha1State;
+use crate::package::scan::{ScannedFile, is_service_name};
+use crate::store::library::LibraryFile;
+use rustix::fs::{CWD, Mode, OFlags};
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use tokio_util::sync::CancellationToken;
+
+/// Bytes per read, between two looks at whether to stop.
+const BLOCK: usize = 1 << 20;
+
+/// Where the library is, and what lies in it without belonging to it.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// `basedatapath`.
+    pub base: PathBuf,
+    /// Packages on their way.
+    pub transfer: PathBuf,
+}
+
+impl Place {
+    /// The path below the library's root, or why a file of this name is none of the library's.
+    pub fn admit(&self, path: &str) -> Result<RelPath, &'static str> {
+        let below = Path::new(path).strip_prefix(&self.base).map_err(|_| "it is not below basedatapath")?;
+        // Only the plain spelling: `a//b` and `a/./b` would be a second name of the same file.
+        let rel = below.to_str().filter(|rel| self.base.join(rel).as_os_str() == path).unwrap_or_default();
+        let rel = RelPath::parse(rel).map_err(|_| "packages cannot hold a file of this name")?;
+        if Path::new(path).starts_with(&self.transfer) {
+            return Err("it is in the transfer area");
+        }
+        if rel.parts().any(|part| is_service_name(part) || part.ends_with("-tmp")) {
+            return Err("it is one of the service's own files, hidden or temporary");
+        }
+        Ok(rel)
+    }
+
+    /// Hashes a file of the library. `None`: stopped. Blocks for as long as it takes.
+    pub fn hash(&self, rel: &RelPath, stop: &CancellationToken) -> Result<Option<LibraryFile>, Fault> {
+        let path = rel.under(&self.base);
+        let refused = |e: std::io::Error| io_fault("cannot read", &path, &e);
+        let mut file = self.open(rel).map_err(|e| refused(e.into()))?;
+        let before = file.metadata().map_err(refused)?;
+        if !before.is_file() {
+            return Err(Fault::local(format!("{} is not a plain file", path.display())));
+        }
+        let stamp = ScannedFile::new(rel.clone(), &before);
+        let (mut state, mut buffer) = (Sha1State::new(), vec![0; BLOCK]);
+        loop {
+            if stop.is_cancelled() {
+                return Ok(None);
+            }
+            match file.read(&mut buffer).map_err(refused)? {
+                0 => break,
+                n => state.update(&buffer[..n]),
+            }
+        }
+        // The name as well as the open file: it may have been replaced.
+        let unchanged = stamp.is_still(&file.metadata().map_err(refused)?)
+            && path.symlink_metadata().is_ok_and(|m| stamp.is_still(&m))
+            && state.len() == stamp.size;
+        if !unchanged {
+            return Err(Fault::local(format!("{} changed while it was hashed", path.display())));
+        }
+        Ok(Some(LibraryFile { path, size: stamp.size, mtime_ns: stamp.mtime_ns, inode: stamp.inode, sha1: state.finish() }))
+    }
+
+    /// Opens a file below the root, through no symlink. Not `openat2`: part by part does the same on every kernel.
+    fn open(&self, rel: &RelPath) -> rustix::io::Result<File> {
+        let mut dir: OwnedFd = rustix::fs::openat(CWD, &self.base, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let mut parts = rel.parts().peekable();
+        while let Some(part) = parts.next() {
+            if parts.peek().is_none() {
+                // A pipe must not hold us up.
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                return rustix::fs::openat(&dir, part, flags, Mode::empty()).map(File::from);
+            }
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            dir = rustix::fs::openat(&dir, part, flags, Mode::empty())?;
+        }
+        Err(rustix::io::Errno::NOENT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn place(base: &Path) -> Place {
+        Place { base: base.to_owned(), transfer: base.join("transfer") }
+    }
+
+    #[test]
+    fn only_files_of_packages_are_admitted() {
+        let place = place(Path::new("/data/dcp"));
+        for good in ["/data/dcp/film/a.mxf", "/data/dcp/cfec-001/dcps/film/sub/b.xml", "/data/dcp/名称", "/data/dcp/-tmp.mxf"] {
+            assert!(place.admit(good).is_ok(), "{good} was refused");
+        }
+        for bad in [
+            "/etc/passwd",
+            "/data/dcp",
+            "/data/dcp/",
+            "/data/dcp2/a",
+            "/data/dcp/../a",
+            "/data/dcp/film/../../a",
+            "/data/dcp//film/a",
+            "/data/dcp/film//a",
+            "/data/dcp/./a",
+            "/data/dcp/film/",
+            "/data/dcp/new\nline",
+            "/data/dcp/back\\slash",
+            "/data/dcp/.hidden",
+            "/data/dcp/.trash/a",
+            "/data/dcp/film.torrent",
+            "/data/dcp/film.finished",
+            "/data/dcp/film.task.json",
+            "/data/dcp/a.mxf.part",
+            "/data/dcp/cfec-001/dcps-tmp/film/a",
+            "/data/dcp/film-tmp/a",
+            "/data/dcp/transfer/stage/film/a",
+            "data/dcp/film/a",
+            "",
+        ] {
+            assert!(place.admit(bad).is_err(), "{bad:?} was admitted");
+        }
+    }
+
+    #[test]
+    fn plain_files_are_hashed_and_nothing_else_is_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("dcp");
+        std::fs::create_dir_all(base.join("film")).unwrap();
+        std::fs::write(base.join("film/a"), "abc").unwrap();
+        std::fs::write(dir.path().join("outside"), "abc").unwrap();
+        symlink("a", base.join("film/inner")).unwrap();
+        symlink(dir.path(), base.join("away")).unwrap();
+        let pipe = base.join("film/pipe");
+        rustix::fs::mknodat(CWD, &pipe, rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        let place = place(&base);
+        let hash = |rel: &str| place.hash(&RelPath::parse(rel).unwrap(), &CancellationToken::new());
+
+        let row = hash("film/a").unwrap().unwrap();
+        assert_eq!((row.path, row.size), (base.join("film/a"), 3));
+        assert_eq!(row.sha1.to_string(), "a9993e364706816aba3e25717850c26c9cd0d89d");
+        for bad in ["film/inner", "away/outside", "film/pipe", "film", "film/absent", "film/a/b"] {
+            assert!(hash(bad).is_err(), "{bad} was hashed");
+        }
+        let stop = CancellationToken::new();
+        stop.cancel();
+        assert!(place.hash(&RelPath::parse("film/a").unwrap(), &stop).unwrap().is_none());
+    }
+}

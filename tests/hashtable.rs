@@ -1,0 +1,161 @@
+//! `hashtable.txt` of real nodes: it is what `sha1sum` takes, and what people do to it is obeyed.
+
+mod world;
+
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::process::Command;
+use world::{Node, PATIENCE, World, read_json, task_name, tree, until};
+
+type Table = BTreeMap<String, String>;
+
+/// Path → digest, as the file says. `None`: it is not (yet) as the service writes it.
+fn table(node: &Node) -> Option<Table> {
+    let text = fs::read_to_string(node.hashtable()).ok()?;
+    text.lines().map(|l| l.split_once("  ").map(|(hash, path)| (path.to_owned(), hash.to_owned()))).collect()
+}
+
+/// Waits until the file and the database say this.
+async fn shows(node: &Node, what: &str, expected: &Table) {
+    until(what, PATIENCE, async || {
+        let rows = node.sql("select path, sha1 from v_library").await;
+        let rows: Table = rows.into_iter().map(|r| (r[0].clone(), r[1].clone())).collect();
+        (rows == *expected && table(node)? == *expected).then_some(())
+    })
+    .await;
+}
+
+/// The table of the packages in these directories.
+fn table_of(dirs: &[&Path]) -> Table {
+    let of = |dir: &Path| {
+        let files = tree(dir).into_iter();
+        files.map(|(name, (_, sha1))| (dir.join(name).display().to_string(), sha1)).collect::<Vec<_>>()
+    };
+    dirs.iter().flat_map(|dir| of(dir)).collect()
+}
+
+/// Takes lines out, as `grep -v` and a redirection do.
+fn delete_lines(node: &Node, gone: impl Fn(&str) -> bool) {
+    let text = fs::read_to_string(node.hashtable()).expect("table");
+    let kept: Vec<&str> = text.lines().filter(|l| !gone(l)).collect();
+    fs::write(node.hashtable(), kept.join("\n") + "\n").expect("table");
+}
+
+fn sha1sum_accepts(node: &Node) {
+    let out = Command::new("sha1sum").args(["--check", "--strict", "--quiet"]).arg(node.hashtable()).output().expect("sha1sum");
+    assert!(out.status.success(), "{out:?}");
+}
+
+fn stamp(path: &Path) -> (u64, i64, i64) {
+    let m = fs::metadata(path).expect("table");
+    (m.ino(), m.mtime(), m.mtime_nsec())
+}
+
+#[tokio::test]
+async fn a_receiver_fetches_what_was_deleted_from_its_table() {
+    let world = World::started().await;
+    let package = world.package("film", 12, 3);
+    let taskfile = world.publish("film", "1:1:1").await;
+    world.receive(&taskfile).await;
+    let receiver = &world.receiver;
+    let whole = table_of(&[&receiver.store().join("film")]);
+    assert_eq!(whole.len(), package.files.len());
+    shows(receiver, "the package is in the table", &whole).await;
+    sha1sum_accepts(receiver);
+
+    // Some lines are deleted: exactly these files are fetched.
+    let mut files: Vec<_> = package.files.iter().map(|f| (f.size, f.path.to_string())).collect();
+    files.sort();
+    let gone = [files[0].clone(), files[files.len() - 1].clone()];
+    let is_gone = |text: &str| gone.iter().any(|(_, name)| text.ends_with(&format!("/{name}")));
+    delete_lines(receiver, is_gone);
+    let rest = whole.iter().filter(|(path, _)| !is_gone(path)).map(|(p, h)| (p.clone(), h.clone())).collect();
+    shows(receiver, "their rows are gone", &rest).await;
+    world.receive(&taskfile).await;
+    let task = task_name("film");
+    let missing: u64 = gone.iter().map(|(size, _)| size).sum();
+    let legs = "select sum(bytes_total) from v_legs where role = 'receiver'";
+    assert_eq!(receiver.number(legs).await, missing);
+    assert_eq!(receiver.number("select sum(bytes_local) from v_tasks").await, package.bytes - missing);
+    let document = read_json(&receiver.data().join("receiver/downloaded").join(&task));
+    assert_eq!(document["localsamefiles"].as_array().map(Vec::len), Some(whole.len() - gone.len()), "{document:#}");
+    world.assert_delivered(&package);
+    shows(receiver, "all of it is in the table again", &whole).await;
+
+    // Emptied, and recv at once: nothing counts as local.
+    fs::write(receiver.hashtable(), "").expect("table");
+    let reply = world.recv(receiver, &taskfile).await;
+    assert_eq!((reply.ok, reply.desc().as_str()), (true, "same name task downloaded, to download again."));
+    let done = receiver.downloaded(&task).await;
+    assert_eq!(done.percent("localsamepercent"), 0.0);
+    assert_eq!(receiver.number(legs).await, package.bytes);
+    world.assert_delivered(&package);
+    shows(receiver, "it is in the table once more", &whole).await;
+    sha1sum_accepts(receiver);
+}
+
+#[tokio::test]
+async fn a_senders_table_is_edited_by_hand() {
+    let mut world = World::new();
+    let package = world.package("film", 6, 2);
+    world.start().await;
+    world.cacher.start().await;
+    shows(&world.sender, "an empty table", &Table::new()).await;
+    world.gentask("film", "1:1:1").await;
+    let whole = table_of(&[&package.dir]);
+    shows(&world.sender, "the generated package", &whole).await;
+    sha1sum_accepts(&world.sender);
+
+    // Nothing changes: not by a stop and a start, not by the same package again.
+    let before = stamp(&world.sender.hashtable());
+    world.sender.terminate().await;
+    world.sender.start().await;
+    world.gentask("film", "1:0:0").await;
+    shows(&world.sender, "the same package", &whole).await;
+    assert_eq!(stamp(&world.sender.hashtable()), before, "it was written again");
+
+    // Garbage changes nothing, and is replaced.
+    let sender = &world.sender;
+    fs::write(sender.hashtable(), [0, 255, 10, 7, 10]).expect("table");
+    shows(sender, "no garbage", &whole).await;
+    assert!(sender.events("").await.contains("has no good line"), "{}", sender.events("").await);
+
+    // A file that was copied in: hashed here, whatever the line says. The torrent beside the package is none.
+    let copied = sender.store().join("other/copied.mxf");
+    fs::create_dir_all(copied.parent().expect("parent")).expect("directory");
+    fs::write(&copied, vec![7; 3 << 20]).expect("file");
+    let torrent = sender.store().join("film.torrent");
+    assert!(torrent.is_file());
+    let wrong = "0123456789abcdef0123456789abcdef01234567";
+    let text = fs::read_to_string(sender.hashtable()).expect("table");
+    let more = format!("{wrong} *{}\r\n\r\n{wrong}  {}\r\n", copied.display(), torrent.display());
+    fs::write(sender.hashtable(), more + &text).expect("table");
+    let both = table_of(&[&package.dir, copied.parent().expect("parent")]);
+    assert_eq!(both.len(), whole.len() + 1);
+    shows(sender, "the copied file", &both).await;
+    sha1sum_accepts(sender);
+    until("the wrong digest is told", PATIENCE, async || {
+        let told = sender.events("").await;
+        (told.contains("1 had another digest there") && told.contains("1 line refused")).then_some(())
+    })
+    .await;
+
+    // Vanished: written again. Emptied, while the service is down: empty, and the package itself is untouched.
+    fs::remove_file(sender.hashtable()).expect("table");
+    shows(sender, "the file is back", &both).await;
+    world.sender.terminate().await;
+    fs::write(world.sender.hashtable(), "").expect("table");
+    world.sender.start().await;
+    shows(&world.sender, "an empty table", &Table::new()).await;
+    assert_eq!(table_of(&[&package.dir]), whole);
+
+    // Another place, at a reload.
+    let elsewhere = world.dir.path().join("elsewhere/table.txt");
+    world.sender.set_all(&json!({"hashtable": elsewhere}));
+    world.sender.get("reloadconf").await.expect("reloaded");
+    until("the table at its new place", PATIENCE, async || elsewhere.is_file().then_some(())).await;
+    assert!(!world.cacher.hashtable().exists(), "a cacher has no library");
+}
