@@ -21,6 +21,9 @@ fn one<T: Example + ToJSON>(path: &'static str, name: &'static str, summary: &'s
 pub(in crate::api) fn examples() -> Vec<Examples> {
     let task_file = json!({"name": "xiaofang", "basesubdir": "cfec-001", "size": 668_521_472u64, "bt-obs-cdn": "1:1:1"});
     let document = Named { name: "taskFile", summary: "Some of the keys", value: task_file };
+    // A schema cannot say "one after the other": the document calls a stream a list.
+    let events = json!([Event::example().to_json()]);
+    let stream = Named { name: "events", summary: "The data of one event", value: events };
     vec![
         one::<Page<Task>>("/v1/tasks", "page", "A page with one task"),
         one::<TaskDetail>("/v1/tasks/{role}/{task}", "task", "A task"),
@@ -33,7 +36,7 @@ pub(in crate::api) fn examples() -> Vec<Examples> {
         one::<Page<Package>>("/v1/library/packages", "page", "A page with one package"),
         one::<Page<Duplicate>>("/v1/library/duplicates", "page", "A page with two files that are the same"),
         one::<Page<Event>>("/v1/events", "page", "A page with one event"),
-        one::<Event>("/v1/events/stream", "event", "The data of one event"),
+        Examples { path: "/v1/events/stream", requests: vec![], replies: vec![stream] },
         one::<Health>("/v1/health", "alive", "It is alive"),
         one::<Readiness>("/v1/ready", "ready", "It can work"),
     ]
