@@ -1,7 +1,8 @@
+# shellcheck shell=bash
 # Shared by the scripts of this directory: `. "$(dirname "$0")/lib.sh"`. Leaves the caller in the repository's root.
 # Functions only say, find and install; what a script does stays in that script.
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
 # Build results and Python environments outlive a checkout, so that a second run is quick.
 export BFT2_CACHE="${BFT2_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/bft2}"

@@ -13,10 +13,14 @@ have cc || die "a C compiler is missing: install gcc (Debian, Ubuntu: apt-get in
 step "tools that the tests use"
 need ctorrent
 need curl
+need shellcheck
 need_venv
 
 step "format"
 cargo fmt --check
+
+step "scripts"
+shellcheck --severity=warning scripts/*.sh
 
 step "lints"
 cargo clippy --locked --all-targets -- -D warnings

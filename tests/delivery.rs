@@ -218,11 +218,7 @@ async fn a_dropped_task_file_is_received() {
     let queues = world.receiver.data().join("receiver/queues");
     std::fs::write(queues.join("cfec-001-bad.task.json"), "{\"filelist\": [").expect("write");
     std::fs::rename(world.receiver.carry(&taskfile), queues.join(file_name(&taskfile))).expect("rename");
-    let known = async || {
-        let p = world.receiver.progress(&task_name("film")).await;
-        (p.0.desc() != "unknown task, not found task.").then_some(())
-    };
-    until("the drop is noticed", 30, known).await;
+    noticed(&world, "film").await;
     world.receiver.downloaded(&task_name("film")).await;
     world.assert_delivered(&package);
     assert_eq!(world.receiver.places(&task_name("film")), ["receiver/downloaded"]);
@@ -230,6 +226,14 @@ async fn a_dropped_task_file_is_received() {
     let text = until("the bad one is refused", 30, async || std::fs::read_to_string(&err).ok()).await;
     assert!(text.starts_with("invalid json format:"), "{text}");
     assert_eq!(world.receiver.number("select count(*) from v_tasks where task like '%bad%'").await, 0);
+}
+
+async fn noticed(world: &World, name: &str) {
+    let known = async || {
+        let p = world.receiver.progress(&task_name(name)).await;
+        (p.0.desc() != "unknown task, not found task.").then_some(())
+    };
+    until("the drop is noticed", 30, known).await;
 }
 
 /// A task file that somebody still writes is left alone, however slowly it grows.
@@ -247,6 +251,7 @@ async fn a_dropped_task_file_is_waited_out() {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     drop(file);
+    noticed(&world, "film").await;
     world.receiver.downloaded(&task_name("film")).await;
     world.assert_delivered(&package);
     assert!(!world.receiver.events(&task_name("film")).await.contains("invalid json"), "half a file was read");
