@@ -374,6 +374,19 @@ async fn pages_of_other_sites_are_not_served() {
         assert_eq!(status, want, "{origin:?}");
     }
     assert_eq!(api.desk.calls().len(), 2);
+    // A name of another site that resolves to this machine: its page reads without an Origin.
+    for (host, want) in [
+        ("localhost:8191", StatusCode::OK),
+        ("127.0.0.1:8191", StatusCode::OK),
+        ("[::1]:8191", StatusCode::OK),
+        ("www.example.com:8191", StatusCode::FORBIDDEN),
+        ("127.0.0.1.example.com", StatusCode::FORBIDDEN),
+    ] {
+        for path in ["/config", "/v1/tasks", "/openapi.json"] {
+            let request = Request::builder().uri(Uri::from_static(path)).header(header::HOST, host);
+            assert_eq!(api.ask(request.finish()).await.0, want, "{host} {path}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -346,6 +346,53 @@ async fn a_generation_shows_its_progress_and_can_be_cancelled() {
     assert!(!taskfile.exists());
 }
 
+/// `sends` sends by itself when it has generated, also after a restart; and not after a cancel.
+#[tokio::test]
+async fn what_sends_generates_is_sent() {
+    let mut world = World::started().await;
+    let package = world.package("film", 8, 1);
+    let long = world.sender.store().join("long");
+    std::fs::create_dir_all(&long).expect("directory");
+    std::fs::File::create(long.join("reel.mxf")).and_then(|f| f.set_len(64 << 30)).expect("a sparse file");
+    let sends = async |world: &World, name: &str| {
+        world
+            .sender
+            .call("sends", json!({"dcppath": world.sender.store().join(name), "btobscdn": "1:1:1", "policy": "fulltime"}))
+            .await
+    };
+    // The first keeps the others waiting.
+    let started = "succeed, but the torrent is generating, please wait until ";
+    let reply = sends(&world, "long").await;
+    assert!(reply.ok && reply.desc().starts_with(started), "{reply:?}");
+    let reply = sends(&world, "film").await;
+    assert!(reply.ok && reply.desc().starts_with(started), "{reply:?}");
+    let reply = world.sender.call("cancel", json!({"taskfile": task_name("long")})).await;
+    assert_eq!((reply.ok, reply.desc().as_str()), (true, "succeed!"));
+    world.sender.kill();
+    world.sender.start().await;
+    let known = async || {
+        let reply = world.sender.call("uploadprogress", json!({"taskfile": task_name("film")})).await;
+        (reply.text("status") != "unknown").then_some(())
+    };
+    until("it is sent", world::PATIENCE, known).await;
+    let taskfile = world.ready(&task_name("film")).await;
+    world.receive(&taskfile).await;
+    world.assert_delivered(&package);
+    assert_eq!(world.sender.sql("select send from v_generations where taskfile like '%film%'").await, [["sent"]]);
+
+    // Known bytes are generated at once; a second distribution is a new task.
+    let reply = sends(&world, "film").await;
+    assert_eq!((reply.ok, reply.desc().as_str()), (true, "succeeded!"));
+    world.ready(&task_name("film")).await;
+    // What waits is called off, and the seed of before with it.
+    assert!(sends(&world, "long").await.ok);
+    let reply = world.sender.call("cancel", json!({"taskfile": task_name("long")})).await;
+    assert_eq!((reply.ok, reply.desc().as_str()), (true, "succeed!"));
+    assert_eq!(world.sender.number("select count(*) from v_generations where send = 'wanted'").await, 0);
+    let reply = world.receiver.call("sends", json!({"dcppath": world.receiver.store().join("film"), "btobscdn": "1:0:0"})).await;
+    assert_eq!((reply.ok, reply.desc().as_str()), (false, "error, sends is for senders, and this node is a receiver."));
+}
+
 #[tokio::test]
 async fn a_cancelled_reception_leaves_nothing() {
     let mut world = World::new();

@@ -92,13 +92,14 @@ impl Guard {
 
 /// Whether a browser sent this for a page of another site. Any body is read whatever its content type, so without
 /// this check every web page could post to a node on the reader's own machine. Clients that are no browsers send no
-/// `Origin`.
+/// `Origin`, and nor do browsers when a page reads from its own site. But a foreign name may be made to resolve to this
+/// machine: without a token only names count that nobody else has.
 fn is_foreign_page(request: &Request, has_token: bool) -> bool {
-    let Some(origin) = request.header(header::ORIGIN) else { return false };
-    let own = request.header(header::HOST).unwrap_or_default();
-    let same = origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(own));
-    // A foreign name may be made to resolve to this machine: without a token only names count that nobody else has.
-    !same || !(has_token || is_own_name(own))
+    let own = request.header(header::HOST).or(request.uri().authority().map(|a| a.as_str()));
+    let same = |origin: &str| {
+        origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(own.unwrap_or_default()))
+    };
+    request.header(header::ORIGIN).is_some_and(|origin| !same(origin)) || !(has_token || own.is_none_or(is_own_name))
 }
 
 /// `localhost` or an address, with or without a port.

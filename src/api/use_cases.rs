@@ -62,7 +62,7 @@ impl UseCases for Desk {
     }
     async fn cancel_of(&self, role: Role, task: &str) -> Result<bool, Fault> {
         match TaskName::parse(task) {
-            Ok(name) => Desk::cancel_task(self, role, &name).await,
+            Ok(name) => Desk::cancel_of(self, role, &name).await,
             Err(_) => Ok(false),
         }
     }

@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 /// A service that restarts is away for a while; longer than this is a failure.
 const AWAY: Duration = Duration::from_secs(60);
 
+/// So many times "nothing is being made" in a row is the last word.
+const IDLE: u32 = 5;
+
 /// How to ask.
 pub struct Follow<'a> {
     pub client: &'a Client,
@@ -61,9 +64,12 @@ impl<'a> Follow<'a> {
     pub async fn generation(&self, dcppath: &str, taskfile: &str) -> Result<Reply, Failure> {
         let meter = self.bars.work("gentask");
         let params = json!({"dcppath": dcppath, "taskfile": taskfile});
+        let mut idle = 0;
         let last = |r: &Reply| {
             meter.note(&r.desc());
-            generation_exit(r) != Exit::NotFinished
+            // Never begun, or cancelled: it would be waited for in vain.
+            idle = if r.desc().starts_with("no make seed process") { idle + 1 } else { 0 };
+            idle >= IDLE || generation_exit(r) != Exit::NotFinished
         };
         let reply = tokio::select! {
             reply = self.poll("taskfilesquery", &params, last) => reply?,

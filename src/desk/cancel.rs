@@ -11,9 +11,15 @@ impl Desk {
         let Ok(name) = TaskName::from_path(taskfile) else {
             return Reply::ok(format!("no need to cancel, not found task: {taskfile}"));
         };
+        let unsent = match self.forget_send(&name).await {
+            Ok(unsent) => unsent,
+            Err(fault) => return failed(&fault),
+        };
         for role in [Role::Recv, Role::Send] {
             match self.cancel_task(role, &name).await {
-                Ok(true) => return Reply::ok("succeed!"),
+                // What was asked for last may be generated still.
+                Ok(true) if !unsent => return Reply::ok("succeed!"),
+                Ok(true) => {}
                 Ok(false) => {}
                 Err(fault) => return failed(&fault),
             }
@@ -24,13 +30,27 @@ impl Desk {
                 self.nudge.notify_one();
                 Reply::ok("succeed!")
             }
+            Ok(false) if unsent => Reply::ok("succeed!"),
             Ok(false) => Reply::ok(format!("no need to cancel, not found task: {name}")),
             Err(fault) => failed(&fault),
         }
     }
 
     /// Stops a task of one role. `Ok(false)`: there is none that is not over.
-    pub async fn cancel_task(&self, role: Role, name: &TaskName) -> Result<bool, Fault> {
+    pub async fn cancel_of(&self, role: Role, name: &TaskName) -> Result<bool, Fault> {
+        if role == Role::Send {
+            self.forget_send(name).await?;
+        }
+        self.cancel_task(role, name).await
+    }
+
+    /// What `sends` asked for must not be sent afterwards. Not while something is being sent.
+    async fn forget_send(&self, name: &TaskName) -> Result<bool, Fault> {
+        let _sending = self.sending.lock().await;
+        self.store.forget_send(name.as_str()).await
+    }
+
+    async fn cancel_task(&self, role: Role, name: &TaskName) -> Result<bool, Fault> {
         let _one = self.admission.lock().await;
         let Some(row) = self.store.task_by_name(role, name).await? else { return Ok(false) };
         if row.state == TaskState::History {

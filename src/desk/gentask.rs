@@ -43,6 +43,7 @@ impl Desk {
     /// Checks a request and queues its job; `send`: what it makes is sent when it is finished.
     pub(super) async fn queue_gentask(&self, r: &GentaskRequest, send: bool) -> Result<Job, Reply> {
         let order = self.check_gentask(r).map_err(Reply::err)?;
+        self.must_be_sender(if send { "sends" } else { "gentask" })?;
         let config = self.config.current();
         let full = paths::full_torrent(&config.dcps_dir(&order.basesubdir), &order.name);
         let part = paths::part_torrent(&config.dcps_tmp_dir(&order.basesubdir), &order.name);

@@ -20,7 +20,7 @@ use crate::config::ConfigHandle;
 use crate::error::Fault;
 use crate::library::table::HashTable;
 use crate::model::ids::TaskName;
-use crate::model::task::Role;
+use crate::model::task::{NodeType, Role};
 use crate::store::Store;
 use crate::store::events::Level;
 use crate::store::tasks::TaskRow;
@@ -167,6 +167,14 @@ impl Desk {
     /// Plain text of `GET /version`: the protocol's version, which clients compare.
     pub fn version(&self) -> String {
         "2.001".into()
+    }
+
+    /// `Err`: what a node says that is no sender and was asked to be one.
+    fn must_be_sender(&self, method: &str) -> Result<(), Reply> {
+        match self.config.current().servertype {
+            NodeType::Sender => Ok(()),
+            other => Err(Reply::err(format!("error, {method} is for senders, and this node is a {other}."))),
+        }
     }
 
     async fn event(&self, level: Level, kind: &str, task: &str, text: &str) {

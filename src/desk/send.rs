@@ -46,6 +46,9 @@ impl Desk {
             Ok(name) => name,
             Err(e) => return Reply::err(format!("error, {e}")),
         };
+        if let Err(refused) = self.must_be_sender("send") {
+            return refused;
+        }
         let _one = self.admission.lock().await;
         let (reply, old) = match self.admit_send(&name, &task, reactive).await {
             Ok(admitted) => admitted,

@@ -174,6 +174,18 @@ impl Store {
         Ok(())
     }
 
+    /// Forgets that the task of a file of this name is to be sent when it is made. `false`: it is not.
+    pub async fn forget_send(&self, taskfile_name: &str) -> Result<bool, Fault> {
+        let done = sqlx::query(
+            "UPDATE generations SET send = '' WHERE send = 'wanted' AND substr(taskfile, -length(?1) - 1) = '/' || ?1",
+        )
+        .bind(taskfile_name)
+        .execute(&self.writer)
+        .await
+        .map_err(db_fault)?;
+        Ok(done.rows_affected() > 0)
+    }
+
     pub async fn record_generation(&self, id: i64, done: u64, total: u64) -> Result<(), Fault> {
         sqlx::query("UPDATE generations SET bytes_done = ?, bytes_total = ? WHERE id = ?")
             .bind(i(done))
