@@ -28,6 +28,8 @@ use std::time::Duration;
 
 /// Where the configuration is when the command line does not say.
 pub const DEFAULT_PATH: &str = "/etc/bft2/config.json";
+/// A larger file is no configuration.
+const MAX_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -146,10 +148,9 @@ pub struct Config {
 impl Config {
     /// Reads and checks a file. The warnings are for the log.
     pub fn load(path: &Path) -> Result<(Config, Vec<String>), ConfigError> {
-        const MAX: u64 = 1 << 20;
         let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
         let meta = std::fs::metadata(path).map_err(unreadable)?;
-        if meta.len() > MAX {
+        if meta.len() > MAX_BYTES {
             return Err(ConfigError::TooLarge { path: path.to_owned() });
         }
         let text = std::fs::read(path).map_err(unreadable)?;

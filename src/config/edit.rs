@@ -9,8 +9,12 @@ use serde_json::{Map, Value};
 /// Keys that have a second spelling in the wild: the shown one first.
 const SPELLINGS: [(&str, &str); 3] = [("servertype", "Servertype"), ("senderdomain", "senddomain"), ("priorpolicy", "prior")];
 
+/// More keys are a mistake; it also bounds the work of an edit.
+const MOST_KEYS: usize = 500;
+
 /// The text of a configuration file after `given` took the place of what it says. `shown` is the configuration as it
-/// was shown to the client: of a value that comes back as it was shown the file keeps its own.
+/// was shown to the client: of a value that comes back as it was shown the file keeps its own. Keys of the file that are
+/// not shown, because nobody knows them, stay.
 ///
 /// # Errors
 /// [`ConfigError::Bad`] for something that is no object, and for a mask where there is no secret to keep.
@@ -19,10 +23,18 @@ pub fn edit(text: &str, shown: &Value, given: &Value) -> Result<String, ConfigEr
         || ConfigError::Bad { key: "(the configuration)".into(), value: "something else".into(), allowed: "an object".into() };
     let Value::Object(given) = given else { return Err(not_an_object()) };
     let Value::Object(file) = parse_config(text)? else { return Err(not_an_object()) };
-    let mut new = Map::new();
+    if given.len() > MOST_KEYS {
+        let value = format!("an object with {} keys", given.len());
+        let allowed = format!("an object with at most {MOST_KEYS} keys");
+        return Err(ConfigError::Bad { key: "(the configuration)".into(), value, allowed });
+    }
+    let is_shown = |key: &str| shown.get(key).is_some() || SPELLINGS.iter().any(|(_, other)| *other == key);
+    let mut new: Map<String, Value> =
+        file.iter().filter(|(key, _)| !is_shown(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
     for (key, value) in given {
         let spelling = SPELLINGS.iter().find(|(k, _)| k == key).map(|(_, other)| *other);
-        let own = [Some(key.as_str()), spelling].into_iter().flatten().find_map(|k| Some((k, file.get(k)?)));
+        let is_set = |v: &&Value| !v.is_null() && v.as_str().is_none_or(|t| !t.trim().is_empty());
+        let own = [Some(key.as_str()), spelling].into_iter().flatten().find_map(|k| Some((k, file.get(k).filter(is_set)?)));
         if shown.get(key) != Some(value) {
             if value.as_str() == Some("***") {
                 let allowed = "a value: *** stands for one that is set, and none is".into();
@@ -103,6 +115,21 @@ mod tests {
             "webhook": "http://tms.example.com/?key=EXAMPLE", "cdnrate": "5M", "btpeers": ["192.0.2.10:26881"],
         });
         assert_eq!(new, want);
+    }
+
+    #[test]
+    fn unknown_keys_and_second_spellings_survive() {
+        let text = "{\"servertype\": \"receiver\", \"priorpolicy\": \"\", \"prior\": \"priortime\", \"ours\": [1]}";
+        let shown = Config::parse(text.as_bytes()).unwrap().0.masked_json();
+        let new = parse_config(edit(text, &shown, &shown).unwrap()).unwrap();
+        assert_eq!(new, json!({"servertype": "receiver", "prior": "priortime", "ours": [1]}));
+        assert_eq!(Config::parse(new.to_string().as_bytes()).unwrap().0.masked_json(), shown);
+    }
+
+    #[test]
+    fn very_many_keys_are_refused() {
+        let many: Map<String, Value> = (0..501).map(|n| (format!("k{n}"), json!(1))).collect();
+        assert!(edit(FILE, &shown(), &Value::Object(many)).is_err());
     }
 
     #[test]

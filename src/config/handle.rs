@@ -41,6 +41,9 @@ impl ConfigHandle {
         let text = std::fs::read_to_string(&self.path).map_err(unreadable)?;
         let (old, _) = Config::parse(text.as_bytes())?;
         let new = edit(&text, &old.masked_json(), given)?;
+        if new.len() as u64 > super::MAX_BYTES {
+            return Err(ConfigError::TooLarge { path: self.path.to_path_buf() });
+        }
         Config::parse(new.as_bytes())?;
         Ok((text, new))
     }

@@ -223,4 +223,8 @@ fn a_reload_swaps_only_when_it_is_right() {
     assert!(matches!(handle.reload(), Err(ConfigError::Unreadable { .. })));
     std::fs::write(&path, vec![b' '; (1 << 20) + 1]).unwrap();
     assert!(matches!(handle.reload(), Err(ConfigError::TooLarge { .. })));
+    // Nor can one be uploaded that could not be read at the next start.
+    std::fs::write(&path, r#"{"servertype": "receiver"}"#).unwrap();
+    let large = serde_json::json!({"servertype": "receiver", "more": vec![1; 600_000]});
+    assert!(matches!(handle.edited(&large), Err(ConfigError::TooLarge { .. })));
 }
