@@ -225,7 +225,31 @@ async fn a_dropped_task_file_is_received() {
     let err = queues.join("cfec-001-bad.task.json.err");
     let text = until("the bad one is refused", 30, async || std::fs::read_to_string(&err).ok()).await;
     assert!(text.starts_with("invalid json format:"), "{text}");
+    assert!(world.receiver.events("cfec-001-bad.task.json").await.contains(text.trim()), "the event log has the same");
     assert_eq!(world.receiver.number("select count(*) from v_tasks where task like '%bad%'").await, 0);
+}
+
+/// What a client names is taken, and nothing else: not the service's own views, nor what another client has put down.
+#[tokio::test]
+async fn recv_takes_only_what_it_was_given() {
+    let world = World::started().await;
+    let package = world.package("film", 8, 1);
+    let uploaded = world.publish("film", "0:0:1").await;
+    let waiting = world.receiver.data().join("receiver/tmp").join(task_name("film"));
+    std::fs::write(&waiting, "another client's").expect("write");
+    let given = world.dir.path().join(task_name("film"));
+    std::fs::copy(&uploaded, &given).expect("copy");
+    let reply = world.receiver.call("recv", json!({"taskfile": given})).await;
+    assert_eq!((reply.ok, reply.desc().as_str()), (true, "succeed!"));
+    world.receiver.downloaded(&task_name("film")).await;
+    world.assert_delivered(&package);
+    assert_eq!(std::fs::read_to_string(&waiting).expect("read"), "another client's");
+    assert!(!given.exists(), "it was taken");
+    // What was received can be received again from where it is shown.
+    let shown = world.receiver.data().join("receiver/downloaded").join(task_name("film"));
+    let reply = world.receiver.call("recv", json!({"taskfile": shown})).await;
+    assert!(reply.ok, "{reply:?}");
+    world.receiver.downloaded(&task_name("film")).await;
 }
 
 async fn noticed(world: &World, name: &str) {

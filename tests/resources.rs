@@ -290,6 +290,8 @@ async fn wrong_requests_are_problems() {
     }
     let (status, _) = api.get("/v1/tasks/postman/film.task.json").await;
     assert!(status == StatusCode::NOT_FOUND || status == StatusCode::BAD_REQUEST, "{status}");
+    let (_, body) = api.get("/v1/tasks?role=postman").await;
+    assert!(body["detail"].as_str().unwrap().contains("expected one of: sender, receiver"), "{body}");
     assert!(api.desk.calls().is_empty());
 }
 
@@ -390,6 +392,41 @@ async fn events_are_listed_and_followed() {
     assert_eq!(next(&mut all).await.1["text"], "fourth");
     assert_eq!(next(&mut errors).await.1["text"], "fourth");
     assert_eq!(next(&mut again).await.0, 3);
+}
+
+/// Events that a filter leaves out are looked at once, and the numbers of events are not given again.
+#[tokio::test]
+async fn a_stream_outlives_the_events() {
+    let api = Api::new().await;
+    let store = api.overview.store.clone();
+    let add = async |kind: &str| store.add_event(Level::Info, kind, "", "api", kind, 1_000).await.unwrap();
+    for _ in 0..3 {
+        add("other").await;
+    }
+    let mut lines = stream(&api, "after=0&kind=wanted", None).await;
+    add("other").await;
+    add("wanted").await;
+    assert_eq!(next(&mut lines).await.0, 5);
+    // All of them are old: the newest stays, so that the next one has a higher number.
+    store.prune_events(2_000).await.unwrap();
+    add("wanted").await;
+    assert_eq!(next(&mut lines).await.0, 6);
+    // A number of another database: what happens from now on.
+    let mut far = stream(&api, "", Some(1_000_000)).await;
+    add("wanted").await;
+    assert_eq!(next(&mut far).await.0, 7);
+}
+
+/// What reads like a task file is given out, however deep it is.
+#[tokio::test]
+async fn a_deeply_nested_task_file_is_given_out() {
+    let api = Api::new().await;
+    let deep = format!("{{\"name\":\"x\",\"note\":{}1{}}}", "[".repeat(300), "]".repeat(300));
+    let plan = NewTask { document: deep, ..reception("deep.task.json", Path::new("/dcp/x"), vec![new_file("a", &[1; 10])]) };
+    api.overview.store.accept_task(&plan, 1_000).await.unwrap();
+    let response =
+        api.send(Request::builder().uri(Uri::from_static("/v1/tasks/receiver/deep.task.json/taskfile")).finish()).await;
+    assert_eq!(response.status(), StatusCode::OK);
 }
 
 /// A stream holds a connection: there is a limit, and a stream that ends gives its place back.

@@ -129,20 +129,22 @@ impl Desk {
 
     /// The task file is moved, not copied: what was accepted lies in the state's directory.
     fn remove_original(&self, taskfile: &Path, row: &TaskRow) {
-        if taskfile != self.dirs.path(Role::Recv, row.state, &row.name) {
+        if !self.dirs.is_view(taskfile) && taskfile != self.dirs.path(Role::Recv, row.state, &row.name) {
             let _ = std::fs::remove_file(taskfile);
         }
     }
 
     /// Moves a task file that lies elsewhere into `receiver/tmp` (protocol section 3.2). Late, so that a task that is
-    /// refused leaves its file where the client put it. Returns where it is now.
+    /// refused leaves its file where the client put it. Returns where it is now. One of that name that waits there is
+    /// another client's: it stays.
     async fn move_to_tmp(&self, taskfile: &str, name: &TaskName) -> Result<PathBuf, Reply> {
         let (from, tmp) = (PathBuf::from(taskfile), self.dirs.tmp(Role::Recv));
         let queues = self.dirs.path(Role::Recv, TaskState::Queues, name);
-        if from.parent() == Some(&tmp) || from.parent() == queues.parent() {
+        let to = tmp.join(name.as_str());
+        let there = from.parent() == Some(&tmp) || from.parent() == queues.parent();
+        if there || self.dirs.is_view(&from) || to.symlink_metadata().is_ok() {
             return Ok(from);
         }
-        let to = tmp.join(name.as_str());
         match views::move_file(&from, &to) {
             Ok(()) => Ok(to),
             Err(fault) => {

@@ -139,10 +139,11 @@ pub struct ScheduleListed {
     pub windows: String,
 }
 
-/// What of a task is in place: of one that is whole, everything.
-const DONE: &str = "CASE WHEN state = 'downloaded' OR (role = 'receiver' AND state = 'history' AND reason = '') THEN bytes_total \
+/// What of a task is in place or published: of one that is whole, everything; of a leg that is done, too.
+const DONE: &str = "CASE WHEN state IN ('downloaded', 'uploaded') OR (state = 'history' AND reason = '') THEN bytes_total \
      WHEN role = 'receiver' THEN (SELECT coalesce(sum(bytes_done), 0) FROM task_files WHERE task_id = tasks.id) \
-     ELSE (SELECT coalesce(sum(bytes_done), 0) FROM legs WHERE task_id = tasks.id) END AS done, \
+     ELSE (SELECT coalesce(sum(CASE WHEN l.state = 'done' OR l.ready THEN l.bytes_total ELSE l.bytes_done END), 0) \
+     FROM legs l WHERE l.task_id = tasks.id) END AS done, \
      (SELECT coalesce(sum(rate), 0) FROM legs WHERE task_id = tasks.id AND state = 'running') AS rate";
 
 impl Store {
@@ -159,7 +160,7 @@ impl Store {
             .bind(&f.search)
             .bind(before.unwrap_or(i64::MAX))
             .bind(limit)
-            .fetch_all(&self.readers)
+            .fetch_all(&self.viewers)
             .await
             .map_err(db_fault)?;
         rows.iter().map(listed).collect()
@@ -167,7 +168,7 @@ impl Store {
 
     pub async fn listed_task(&self, id: i64) -> Result<Option<TaskListed>, Fault> {
         let sql = format!("SELECT {COLUMNS}, {DONE} FROM tasks WHERE id = ?");
-        let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).fetch_optional(&self.readers).await.map_err(db_fault)?;
+        let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).fetch_optional(&self.viewers).await.map_err(db_fault)?;
         row.as_ref().map(listed).transpose()
     }
 
@@ -181,7 +182,7 @@ impl Store {
         .bind(task)
         .bind(after.unwrap_or(-1))
         .bind(limit)
-        .fetch_all(&self.readers)
+        .fetch_all(&self.viewers)
         .await
         .map_err(db_fault)
     }
@@ -193,7 +194,7 @@ impl Store {
         )
         .bind(task)
         .bind(limit)
-        .fetch_all(&self.readers)
+        .fetch_all(&self.viewers)
         .await
         .map_err(db_fault)?;
         rows.reverse();
@@ -212,7 +213,7 @@ impl Store {
         .bind(f.sha1.map(|s| s.to_string()))
         .bind(&f.package)
         .bind(limit)
-        .fetch_all(&self.readers)
+        .fetch_all(&self.viewers)
         .await
         .map_err(db_fault)
     }
@@ -231,7 +232,7 @@ impl Store {
         .bind(after.unwrap_or(""))
         .bind(search)
         .bind(limit)
-        .fetch_all(&self.readers)
+        .fetch_all(&self.viewers)
         .await
         .map_err(db_fault)
     }
@@ -247,7 +248,7 @@ impl Store {
         .bind(skip)
         .bind(limit)
         .bind(i(PATHS as u64))
-        .fetch_all(&self.readers)
+        .fetch_all(&self.viewers)
         .await
         .map_err(db_fault)?;
         let paths = |json: &str| match serde_json::from_str(json) {
@@ -268,7 +269,7 @@ impl Store {
         )
         .bind(before.unwrap_or(i64::MAX))
         .bind(limit)
-        .fetch_all(&self.readers)
+        .fetch_all(&self.viewers)
         .await
         .map_err(db_fault)
     }
@@ -279,7 +280,7 @@ impl Store {
             "SELECT t.name AS task, t.role, s.method, s.windows FROM schedules s JOIN tasks t ON t.id = s.task_id \
              WHERE t.state IN ('queues', 'uploading', 'uploaded', 'downloading', 'downloaded') ORDER BY t.id, s.method",
         )
-        .fetch_all(&self.readers)
+        .fetch_all(&self.viewers)
         .await
         .map_err(db_fault)
     }
@@ -305,21 +306,21 @@ impl Store {
             .bind(&f.kind)
             .bind(id)
             .bind(limit)
-            .fetch_all(&self.readers)
+            .fetch_all(&self.viewers)
             .await
             .map_err(db_fault)
     }
 
     /// The newest event's id; 0 when there is none.
     pub async fn newest_event(&self) -> Result<i64, Fault> {
-        sqlx::query_scalar("SELECT coalesce(max(id), 0) FROM events").fetch_one(&self.readers).await.map_err(db_fault)
+        sqlx::query_scalar("SELECT coalesce(max(id), 0) FROM events").fetch_one(&self.viewers).await.map_err(db_fault)
     }
 
     /// Whether the database can be read and written now.
     pub async fn check(&self) -> Result<(), Fault> {
         let tx = self.begin().await?;
         tx.rollback().await.map_err(db_fault)?;
-        self.newest_event().await.map(|_| ())
+        sqlx::query("SELECT count(*) FROM sqlite_schema").execute(&self.readers).await.map(|_| ()).map_err(db_fault)
     }
 }
 

@@ -32,6 +32,8 @@ use tokio::sync::Notify;
 pub struct Store {
     writer: SqlitePool,
     readers: SqlitePool,
+    /// For lists that people ask for: some look at every row, and the work must not wait for them.
+    viewers: SqlitePool,
     path: PathBuf,
     /// Rings when an event was added.
     events: Arc<Notify>,
@@ -77,14 +79,14 @@ impl Store {
             .run(&writer)
             .await
             .map_err(|e| Fault::local(format!("cannot bring the database {} up to date: {e}", path.display())))?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(4)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .connect_with(options.pragma("query_only", "on"))
-            .await
-            .map_err(refused)?;
-        Ok(Self { writer, readers, path: path.to_owned(), events: Arc::default(), library_changes: Arc::default() })
+        let reading = options.pragma("query_only", "on");
+        let pool = |connections: u32| {
+            let options = SqlitePoolOptions::new().max_connections(connections).idle_timeout(None).max_lifetime(None);
+            options.connect_with(reading.clone())
+        };
+        let readers = pool(4).await.map_err(refused)?;
+        let viewers = pool(2).await.map_err(refused)?;
+        Ok(Self { writer, readers, viewers, path: path.to_owned(), events: Arc::default(), library_changes: Arc::default() })
     }
 
     pub fn path(&self) -> &Path {
@@ -94,6 +96,7 @@ impl Store {
     /// Writes the log back into the main file and closes all connections.
     pub async fn close(&self) {
         self.readers.close().await;
+        self.viewers.close().await;
         if let Err(e) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&self.writer).await {
             tracing::warn!(error = %e, "the last checkpoint of the database failed; the next start repeats it");
         }

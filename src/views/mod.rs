@@ -49,6 +49,14 @@ impl TaskDirs {
         self.root(role).join("tmp")
     }
 
+    /// Whether a path is one of the views, which are ours: neither `tmp` nor the intake.
+    pub fn is_view(&self, path: &Path) -> bool {
+        let Some(dir) = path.parent() else { return false };
+        let sender = SENDER.iter().map(|d| self.sender.join(d));
+        let receiver = RECEIVER.iter().filter(|d| **d != TaskState::Queues.dir()).map(|d| self.receiver.join(d));
+        sender.chain(receiver).any(|view| view == dir)
+    }
+
     /// The task file's path in a state.
     pub fn path(&self, role: Role, state: TaskState, name: &TaskName) -> PathBuf {
         self.root(role).join(state.dir()).join(name.as_str())

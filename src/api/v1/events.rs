@@ -18,13 +18,14 @@ use super::page::{Page, Wanted, default_limit};
 use super::problem::Failed;
 use super::tasks::example_time;
 use crate::desk::overview::{EventFilter, EventListed, Overview, Time, local_time};
+use crate::error::Fault;
 
 /// Streams that may be open at once: each holds a connection for as long as its client likes.
 const STREAMS: usize = 32;
 /// Events that are read at a time.
 const BATCH: u32 = 200;
-/// A comment keeps proxies from closing a quiet stream.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// A comment keeps proxies from closing a quiet stream, and shows us that a client has gone.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// How much an operator should care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
@@ -147,10 +148,9 @@ impl EventsApi {
     ) -> Result<EventStream<BoxStream<'static, Event>>, Failed> {
         let permit = self.open.clone().try_acquire_owned();
         let permit = permit.map_err(|_| Failed::busy(format!("{STREAMS} event streams are open, and no more are served")))?;
-        let after = match last.0.or(after.0) {
-            Some(id) => id,
-            None => overview.store.newest_event().await?,
-        };
+        // A number that is not given yet belongs to a database that was replaced by an older one.
+        let newest = overview.store.newest_event().await?;
+        let after = last.0.or(after.0).unwrap_or(newest).min(newest);
         let follow =
             Follow { overview: overview.clone(), filter: filter(task, level, kind), after, ready: VecDeque::new(), permit };
         let events = stream::unfold(follow, Follow::next).boxed();
@@ -179,14 +179,25 @@ impl Follow {
             }
             // Before the look: what is added after it rings.
             let rings = self.overview.store.next_event();
-            match self.overview.store.events_after(&self.filter, self.after, BATCH).await {
-                Ok(rows) if rows.is_empty() => rings.await,
-                Ok(rows) => self.ready = rows.into_iter().map(Event::from).collect(),
+            match self.look().await {
+                Ok((rows, newest)) if rows.is_empty() => {
+                    // What the filter left out is not looked at again.
+                    self.after = self.after.max(newest);
+                    rings.await;
+                }
+                Ok((rows, _)) => self.ready = rows.into_iter().map(Event::from).collect(),
                 Err(fault) => {
                     tracing::warn!(%fault, "an event stream ends");
                     return None;
                 }
             }
         }
+    }
+
+    /// The next events, and the number of the newest before the look.
+    async fn look(&self) -> Result<(Vec<EventListed>, i64), Fault> {
+        let newest = self.overview.store.newest_event().await?;
+        let rows = self.overview.store.events_after(&self.filter, self.after, BATCH).await?;
+        Ok((rows, newest))
     }
 }

@@ -6,7 +6,6 @@ use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
 use poem_openapi::types::Example;
 use poem_openapi::{Enum, Object, OpenApi};
-use serde_json::Value;
 
 use super::super::Tag;
 use super::super::calls::Calls;
@@ -14,6 +13,7 @@ use super::super::document::TaskDocument;
 use super::page::{Page, Wanted, default_limit};
 use super::problem::Failed;
 use crate::desk::overview::{FileListed, LegRow, Overview, SampleListed, TaskFilter, TaskListed, Time, local_time};
+use crate::model::json::parse_liberal;
 use crate::model::span::Method;
 use crate::model::task::{LegState, Policy, Role, TaskState};
 
@@ -402,7 +402,7 @@ impl TasksApi {
     ) -> Result<Json<TaskDocument>, Failed> {
         let found = find(&overview, role.0, &task.0).await?;
         let text = overview.task_file(found.row.id).await?;
-        let document = serde_json::from_str::<Value>(&text)
+        let document = parse_liberal(&text)
             .map_err(|e| crate::error::Fault::local(format!("the stored task file of {} cannot be read: {e}", found.row.name)))?;
         Ok(Json(TaskDocument(document)))
     }

@@ -10,6 +10,10 @@ use serde_json::Value;
 use crate::model::span::Method;
 use crate::model::task::{LegState, NodeType, Policy, Role, TaskState};
 
+fn words(all: impl Iterator<Item = &'static str>) -> String {
+    all.collect::<Vec<_>>().join(", ")
+}
+
 macro_rules! word_type {
     ($type:ty, $name:literal, $text:literal) => {
         impl Type for $type {
@@ -48,7 +52,9 @@ macro_rules! word_type {
 
         impl ParseFromParameter for $type {
             fn parse_from_parameter(value: &str) -> ParseResult<Self> {
-                <$type>::parse(value).ok_or_else(|| ParseError::custom(concat!("expected a ", $name)))
+                <$type>::parse(value).ok_or_else(|| {
+                    ParseError::custom(format!("expected one of: {}", words(<$type>::ALL.iter().map(|w| w.as_str()))))
+                })
             }
         }
 

@@ -292,6 +292,58 @@ proptest! {
         prop_assert_eq!(again, t);
     }
 
+    /// However an old system wrote it: lists in any order with empty names, numbers as text, one spelling of the keys or
+    /// both, keys of its own, commas and comments. What is read is written so that it reads the same, and keeps all.
+    #[test]
+    fn old_tasks_round_trip(
+        sizes in proptest::collection::vec((1u64..1 << 40, 0usize..3), 1..20),
+        (text, both, second, commas) in any::<(bool, bool, bool, bool)>(),
+        hours in 0u64..1000,
+        note in "[a-z]{1,8}",
+    ) {
+        let number = |n: u64| if text { json!(n.to_string()) } else { json!(n) };
+        let name = |i: usize| format!("reel_{i}.mxf");
+        let list = |m: usize| -> Vec<String> {
+            let mine = sizes.iter().enumerate().rev().filter(|(_, s)| s.1 == m).map(|(i, _)| name(i));
+            mine.chain([String::new()]).collect()
+        };
+        let sum = |m: usize| number(sizes.iter().filter(|s| s.1 == m).map(|s| s.0).sum());
+        let mut v = small();
+        v["filelist"] = sizes
+            .iter()
+            .enumerate()
+            .map(|(i, (size, _))| json!({"file": name(i), "hash": "da39a3ee5e6b4b0d3255bfef95601890afd80709", "size": number(*size)}))
+            .collect();
+        v["size"] = number(sizes.iter().map(|s| s.0).sum());
+        for (m, key) in ["bt", "obs", "cdn"].into_iter().enumerate() {
+            v[format!("{key}list")] = json!(list(m));
+            v[format!("{key}listsize")] = sum(m);
+        }
+        v["bt"]["seedtime"] = number(hours);
+        if both || second {
+            v["obs"]["obsak"] = json!("EXAMPLE-AK");
+            v["gentasktime"] = json!("2021-04-25 16:56:37");
+        }
+        if both || !second {
+            v["obs"]["ak"] = json!("EXAMPLE-AK");
+            v["gentime"] = json!("2021-04-25 16:56:37");
+        }
+        v["x-note"] = json!(note);
+        let mut written = format!("{v:#}");
+        if commas {
+            written = written.replace("\n}", ",\n} // end");
+        }
+        let read = TaskFile::parse(written.as_bytes()).unwrap();
+        let again: Value = serde_json::from_str(&read.to_json()).unwrap();
+        prop_assert_eq!(parse(&again).unwrap(), read);
+        prop_assert_eq!(&again["x-note"], &json!(note));
+        prop_assert_eq!(&again["bt"]["seedtime"], &json!(hours.to_string()));
+        for (a, b) in [("/obs/ak", "/obs/obsak"), ("/gentime", "/gentasktime")] {
+            prop_assert!(again.pointer(a).is_some_and(|v| v.as_str().is_some_and(|t| !t.is_empty())), "{}", a);
+            prop_assert_eq!(again.pointer(a), again.pointer(b));
+        }
+    }
+
     #[test]
     fn damaged_texts_never_panic(at in 0usize..3000, with in any::<u8>(), cut in 0usize..4000) {
         let mut bytes = RECOMMENDED.as_bytes().to_vec();
