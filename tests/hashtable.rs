@@ -4,11 +4,13 @@ mod world;
 
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
-use world::{Node, PATIENCE, World, read_json, task_name, tree, until};
+use world::{Node, PATIENCE, World, flip_byte, read_json, task_name, tree, until};
 
 type Table = BTreeMap<String, String>;
 
@@ -158,4 +160,84 @@ async fn a_senders_table_is_edited_by_hand() {
     world.sender.get("reloadconf").await.expect("reloaded");
     until("the table at its new place", PATIENCE, async || elsewhere.is_file().then_some(())).await;
     assert!(!world.cacher.hashtable().exists(), "a cacher has no library");
+}
+
+/// `bftv2 hash …`: the code, the output, the errors.
+fn hash(node: &Node, args: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bftv2"));
+    let out = command.arg("hash").args(args).args(["--url", &node.url("")]).output().expect("bftv2");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text").trim().to_owned();
+    (out.status.code().expect("a code"), text(out.stdout), text(out.stderr))
+}
+
+/// It succeeds and says this.
+fn hashes(node: &Node, args: &[&str], says: &str) {
+    let (code, out, err) = hash(node, args);
+    assert_eq!((code, out.as_str()), (0, says), "{args:?}: {err}");
+}
+
+#[tokio::test]
+async fn the_library_is_hashed_on_request() {
+    let mut world = World::new();
+    let package = world.package("film", 6, 2);
+    world.sender.start().await;
+    world.cacher.start().await;
+    let (sender, dir) = (&world.sender, package.dir.to_str().expect("utf-8"));
+    let n = package.files.len();
+
+    // Copied in by hand, beside things that are no files of packages.
+    let links = sender.store().join("links");
+    fs::create_dir_all(&links).expect("directory");
+    symlink(&package.dir, links.join("film")).expect("link");
+    symlink(package.dir.join("ASSETMAP.xml"), links.join("ASSETMAP.xml")).expect("link");
+    for ignored in ["film.torrent", ".hidden", "film.finished", "a.mxf.part"] {
+        fs::write(sender.store().join(ignored), "x").expect("file");
+    }
+    fs::write(links.join(OsStr::from_bytes(b"odd\xff.mxf")), "x").expect("file");
+    assert_eq!(hash(sender, &["status"]), (0, "nothing to hash".into(), String::new()));
+    hashes(sender, &["add", dir, "--watch"], &format!("{n} to hash, 0 known, 0 gone"));
+    let whole = table_of(&[&package.dir]);
+    shows(sender, "the package", &whole).await;
+    sha1sum_accepts(sender);
+    hashes(sender, &["add", dir, "--watch"], &format!("0 to hash, {n} known, 0 gone"));
+    let (code, out, err) = hash(sender, &["add", sender.data().join("dcp").to_str().expect("utf-8"), "--watch"]);
+    assert_eq!((code, out), (0, format!("0 to hash, {n} known, 0 gone")));
+    assert!(err.contains("1 left out"), "{err}");
+    let events = sender.events("").await;
+    assert!(events.contains("not UTF-8") && events.contains("odd") && !events.contains("another digest"), "{events}");
+
+    // One file gone, one changed, one new.
+    let mut files: Vec<_> = package.files.iter().map(|f| package.dir.join(f.path.as_str())).collect();
+    files.sort();
+    fs::remove_file(&files[0]).expect("file");
+    flip_byte(&files[1], 3);
+    fs::write(package.dir.join("new.xml"), "new").expect("file");
+    hashes(sender, &["add", dir, "--watch"], &format!("2 to hash, {} known, 1 gone", n - 2));
+    let now = table_of(&[&package.dir]);
+    assert!(now != whole && now.len() == n);
+    shows(sender, "what has changed", &now).await;
+    sha1sum_accepts(sender);
+
+    // A byte that changed behind the file's stamp is found by a rehash alone; the others' rows stay the same.
+    let time = fs::metadata(&files[2]).and_then(|m| m.modified()).expect("time");
+    flip_byte(&files[2], 3);
+    fs::File::options().write(true).open(&files[2]).and_then(|f| f.set_modified(time)).expect("time");
+    hashes(sender, &["add", dir, "--watch"], &format!("0 to hash, {n} known, 0 gone"));
+    hashes(sender, &["init", "--watch"], &format!("{n} to hash, 0 known, 0 gone"));
+    shows(sender, "the changed byte", &table_of(&[&package.dir])).await;
+    sha1sum_accepts(sender);
+    hashes(sender, &["init", dir, "--watch", "--json"], &format!(r#"{{"queued":{n},"known":0,"gone":0,"skipped":0}}"#));
+
+    // What is none of the library's is refused by name.
+    let link = links.join("film").display().to_string();
+    let below = format!("{link}/ASSETMAP.xml");
+    for bad in ["/", "/etc", &format!("{dir}/.."), &format!("{dir}/absent"), &link, &below] {
+        let (code, out, err) = hash(sender, &["add", bad]);
+        assert_eq!((code, out.as_str()), (1, ""), "{bad}");
+        assert!(err.contains("refused: ") && err.contains(bad), "{bad}: {err}");
+    }
+    for args in [&["status"][..], &["init"]] {
+        let (code, _, err) = hash(&world.cacher, args);
+        assert!(code == 1 && err.contains("a cacher has no library"), "{err}");
+    }
 }

@@ -248,6 +248,43 @@ async fn the_library_can_be_searched() {
 }
 
 #[tokio::test]
+async fn scans_reach_the_desk_and_refusals_are_problems() {
+    let api = Api::new().await;
+    let post = async |body: &str| {
+        let uri = Uri::from_static("/v1/library/scans");
+        let request = Request::builder().method(poem::http::Method::POST).uri(uri).content_type("application/json");
+        let response = api.send(request.body(body.to_owned())).await;
+        let (status, kind) = (response.status(), response.content_type().unwrap_or_default().to_owned());
+        let body: Value = serde_json::from_str(&response.into_body().into_string().await.unwrap()).unwrap();
+        assert_eq!(kind == "application/problem+json", !status.is_success(), "{body}");
+        (status, body)
+    };
+    let found = json!({"queued": 3, "known": 2, "gone": 1, "skipped": 0});
+    for (body, call) in [
+        ("{}", "scan_library None false"),
+        (r#"{"path": "", "anew": true}"#, "scan_library None true"),
+        (r#"{"path": "/data/dcp/film"}"#, r#"scan_library Some("/data/dcp/film") false"#),
+    ] {
+        assert_eq!(post(body).await, (StatusCode::OK, found.clone()));
+        assert_eq!(api.desk.calls(), [call]);
+    }
+    for (body, status) in [
+        (r#"{"path": "/elsewhere"}"#, StatusCode::BAD_REQUEST),
+        (r#"{"path": "/busy"}"#, StatusCode::SERVICE_UNAVAILABLE),
+        (r#"{"path": "/cacher"}"#, StatusCode::NOT_FOUND),
+        (r#"{"path": "/broken"}"#, StatusCode::INTERNAL_SERVER_ERROR),
+        (r#"{"pth": "/data/dcp/film"}"#, StatusCode::BAD_REQUEST),
+        (r#"{"anew": "perhaps"}"#, StatusCode::BAD_REQUEST),
+        ("hello", StatusCode::BAD_REQUEST),
+        ("", StatusCode::BAD_REQUEST),
+    ] {
+        assert_eq!(post(body).await.0, status, "{body}");
+    }
+    assert_eq!(api.ok("/v1/library/queue").await, json!({"files": 3, "bytes": 700, "scanning": false}));
+    assert_eq!(api.get("/v1/library/scans").await.0, StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test]
 async fn schedules_say_when_windows_open() {
     let api = Api::new().await;
     api.fill().await;

@@ -357,7 +357,7 @@ async fn an_older_library_is_taken_over() {
 async fn queued_files_become_rows_once() {
     let (_dir, store) = open().await;
     let (a, b) = (sha1(b"a"), sha1(b"b"));
-    let queued = |path: &str, listed| QueuedFile { path: path.into(), listed };
+    let queued = |path: &str, listed| QueuedFile { path: path.into(), listed: Some(listed), size: None };
     store.put_package(&package("/p/film", &[]).0, &[], 1).await.unwrap();
     store.queue_library_files(&[queued("/p/film/b", a), queued("/p/film/a", a)]).await.unwrap();
     store.queue_library_files(&[queued("/p/film/a", b)]).await.unwrap();
@@ -377,6 +377,15 @@ async fn queued_files_become_rows_once() {
     store.queue_library_files(&[queued("/p/film/a", a)]).await.unwrap();
     store.refuse_queued_file("/p/film/a").await.unwrap();
     assert_eq!(store.library_below(Path::new("/p/film")).await.unwrap(), []);
+    // A scan knows the size and no digest; what a line said stays. Told again, it is nothing new.
+    let found = QueuedFile { path: "/elsewhere".into(), listed: None, size: Some(7) };
+    assert_eq!(store.queue_library_files(&[found.clone()]).await.unwrap(), 1);
+    assert_eq!(store.queue_library_files(&[found.clone()]).await.unwrap(), 0);
+    assert_eq!(store.next_queued_file().await.unwrap(), Some(QueuedFile { listed: Some(b), ..found.clone() }));
+    let other = QueuedFile { path: "/a".into(), ..found };
+    assert_eq!(store.queue_library_files(&[other.clone()]).await.unwrap(), 1);
+    assert_eq!(store.next_queued_file().await.unwrap(), Some(other));
+    assert_eq!(store.library_queue().await.unwrap(), (3, 14), "a line tells no size");
     store.clear_library_queue().await.unwrap();
     assert_eq!(store.next_queued_file().await.unwrap(), None);
 }

@@ -57,9 +57,9 @@ const POSTED: &[&str] =
 /// The one that takes both.
 const CONFIG: &str = "/config";
 
-/// Whether a path takes `POST` alone. Of the resources only the verb at the end of a path does.
+/// Whether a path takes `POST` alone. Of the resources those do that end in a verb or begin something.
 fn posted(path: &str) -> bool {
-    POSTED.contains(&path) || (v1::owns(path) && path.ends_with("/cancel"))
+    POSTED.contains(&path) || (v1::owns(path) && (path.ends_with("/cancel") || path.ends_with("/scans")))
 }
 
 /// Groups of the OpenAPI document.

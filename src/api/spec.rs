@@ -26,7 +26,7 @@ pub(super) fn endpoints() -> OpenApiService<impl OpenApi, ()> {
         v1::TasksApi,
         v1::GenerationsApi,
         v1::SchedulesApi,
-        v1::LibraryApi,
+        (v1::LibraryApi, v1::ScansApi),
         v1::EventsApi::default(),
         v1::HealthApi,
     );

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use serde_json::Value;
 
+use crate::desk::scan::{NotScanned, Scanned, Waiting};
 use crate::desk::{CacherProgress, Desk, GentaskRequest, Progress, QueryReply, Reply, UploadProgress};
 use crate::error::Fault;
 use crate::model::ids::TaskName;
@@ -26,6 +27,8 @@ pub trait UseCases: Send + Sync + 'static {
     async fn cancel(&self, taskfile: &str) -> Reply;
     async fn cancel_of(&self, role: Role, task: &str) -> Result<bool, Fault>;
     async fn sends(&self, request: GentaskRequest) -> Reply;
+    async fn scan_library(&self, path: Option<&str>, anew: bool) -> Result<Scanned, NotScanned>;
+    async fn library_queue(&self) -> Result<Option<Waiting>, Fault>;
     async fn showschedules(&self) -> String;
     async fn config(&self) -> Value;
     async fn put_config(&self, config: Value) -> Reply;
@@ -68,6 +71,12 @@ impl UseCases for Desk {
     }
     async fn sends(&self, request: GentaskRequest) -> Reply {
         Desk::sends(self, request).await
+    }
+    async fn scan_library(&self, path: Option<&str>, anew: bool) -> Result<Scanned, NotScanned> {
+        Desk::scan_library(self, path, anew).await
+    }
+    async fn library_queue(&self) -> Result<Option<Waiting>, Fault> {
+        Desk::library_queue(self).await
     }
     async fn showschedules(&self) -> String {
         Desk::showschedules(self).await

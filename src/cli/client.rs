@@ -93,14 +93,42 @@ impl Client {
         Some((job["bytes_done"].as_u64()?, job["bytes_total"].as_u64()?))
     }
 
+    /// Asks for a scan of the library.
+    pub async fn scan(&self, request: &Value) -> Result<Scanned, Failure> {
+        let (status, text) = self.exchange(self.http.post(self.url("v1/library/scans")?).json(request)).await?;
+        let detail = detail_of(&text);
+        match (status, detail) {
+            (s, _) if s.is_success() => Ok(Scanned::Done(text)),
+            (StatusCode::SERVICE_UNAVAILABLE, Some(why)) => Ok(Scanned::Busy(why)),
+            (StatusCode::GATEWAY_TIMEOUT, Some(why)) => Ok(Scanned::Late(why)),
+            (_, Some(why)) => Err(Failure::refused(format!("refused: {why}"))),
+            (s, None) => Err(self.odd(&format!("HTTP {s}"))),
+        }
+    }
+
+    /// What is still to hash.
+    pub async fn hash_queue(&self) -> Result<HashQueue, Failure> {
+        let (status, raw) = self.exchange(self.http.get(self.url("v1/library/queue")?)).await?;
+        match (status, serde_json::from_str::<Value>(&raw)) {
+            (s, Ok(queue)) if s.is_success() => {
+                let number = |key: &str| queue[key].as_u64().unwrap_or(0);
+                let (files, bytes, scanning) = (number("files"), number("bytes"), queue["scanning"] == true);
+                Ok(HashQueue { raw, files, bytes, scanning })
+            }
+            (s, _) => match detail_of(&raw) {
+                Some(why) => Err(Failure::refused(format!("refused: {why}"))),
+                None => Err(self.odd(&format!("HTTP {s}"))),
+            },
+        }
+    }
+
     /// A resource below `/v1`; `None` when there is no such thing.
     async fn resource(&self, url: Url) -> Result<Option<String>, Failure> {
         let (status, text) = self.exchange(self.http.get(url)).await?;
-        let detail = || serde_json::from_str::<Value>(&text).ok()?.get("detail")?.as_str().map(str::to_owned);
         match status {
             StatusCode::NOT_FOUND => Ok(None),
             s if s.is_success() => Ok(Some(text)),
-            s => Err(self.odd(&detail().unwrap_or_else(|| format!("HTTP {s}")))),
+            s => Err(self.odd(&detail_of(&text).unwrap_or_else(|| format!("HTTP {s}")))),
         }
     }
 
@@ -158,6 +186,38 @@ impl Client {
 
     fn odd(&self, why: &str) -> Failure {
         Failure::refused(format!("{} does not answer like this service: {why}", self.base))
+    }
+}
+
+/// What a problem says.
+fn detail_of(text: &str) -> Option<String> {
+    serde_json::from_str::<Value>(text).ok()?.get("detail")?.as_str().map(str::to_owned)
+}
+
+/// The answer to a scan.
+#[derive(Clone, Debug)]
+pub enum Scanned {
+    /// As it came.
+    Done(String),
+    /// Nothing was begun: another scan runs.
+    Busy(String),
+    /// It takes long and goes on.
+    Late(String),
+}
+
+/// What is still to hash.
+#[derive(Clone, Debug)]
+pub struct HashQueue {
+    /// As it came.
+    pub raw: String,
+    pub files: u64,
+    pub bytes: u64,
+    pub scanning: bool,
+}
+
+impl HashQueue {
+    pub fn is_empty(&self) -> bool {
+        self.files == 0 && !self.scanning
     }
 }
 

@@ -28,7 +28,7 @@ Exit codes:
   1    the service refused, the task failed, or the package is not valid
   2    wrong usage
   3    cannot reach the service
-  4    not finished yet (query, progress, uprogress without --watch)
+  4    not finished yet (query, progress, uprogress, hash without --watch)
   5    trouble on this machine: no space, an unreadable file, a process that does not start
   130  interrupted (Ctrl-C or SIGTERM)";
 

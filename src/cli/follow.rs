@@ -93,6 +93,34 @@ impl<'a> Follow<'a> {
         std::future::pending().await
     }
 
+    /// The library's queue until nothing is left in it.
+    pub async fn hash_queue(&self) -> Result<(), Failure> {
+        let (mut meter, mut most, mut answered) = (None, 0, None::<Instant>);
+        loop {
+            match self.client.hash_queue().await {
+                Ok(queue) if queue.is_empty() => break,
+                Ok(queue) => {
+                    answered = Some(Instant::now());
+                    most = queue.bytes.max(most);
+                    let meter = meter.get_or_insert_with(|| self.bars.bytes("hash", most));
+                    // Empty files, or files of unknown size: there is nothing to draw.
+                    if most > 0 {
+                        meter.total(most);
+                        meter.set(most - queue.bytes);
+                    }
+                    meter.note(&format!("{} files left", queue.files));
+                }
+                Err(e) if e.exit == Exit::Unreachable && answered.is_some_and(|at| at.elapsed() < AWAY) => {}
+                Err(e) => return Err(e),
+            }
+            tokio::time::sleep(self.every).await;
+        }
+        if let Some(meter) = meter {
+            meter.done("done");
+        }
+        Ok(())
+    }
+
     /// `uploadprogress` until receivers may be told, the service is over, or an error.
     pub async fn upload(&self, task: &str) -> Result<Reply, Failure> {
         let meter = self.bars.work("send");

@@ -14,6 +14,7 @@ pub mod exit;
 mod fetch;
 pub mod follow;
 mod gentask;
+mod hash;
 mod openapi;
 mod progress;
 mod query;
@@ -68,6 +69,7 @@ enum Command {
     Cprogress(cprogress::CprogressArgs),
     Cancel(cancel::CancelArgs),
     Check(check::CheckArgs),
+    Hash(hash::HashArgs),
     Sql(sql::SqlArgs),
     Openapi(openapi::OpenapiArgs),
     SampleDcp(sample_dcp::Args),
@@ -112,6 +114,7 @@ async fn run(command: Command, config: &Path) -> Outcome {
         Command::Cprogress(args) => args.run().await,
         Command::Cancel(args) => args.run().await,
         Command::Check(args) => args.run().await,
+        Command::Hash(args) => args.run().await,
         Command::Sql(args) => args.run(config).await,
         Command::Openapi(args) => args.run(),
         Command::SampleDcp(args) => Ok(sample_dcp::run(args).map(|()| Exit::Ok)?),

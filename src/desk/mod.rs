@@ -9,6 +9,7 @@ pub mod intake;
 pub mod overview;
 mod progress;
 mod recv;
+pub mod scan;
 mod schedules;
 mod send;
 pub mod sends;

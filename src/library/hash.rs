@@ -6,10 +6,11 @@ use crate::package::digest::Sha1State;
 use crate::package::scan::{ScannedFile, is_service_name};
 use crate::store::library::LibraryFile;
 use rustix::fs::{CWD, Mode, OFlags};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio_util::sync::CancellationToken;
 
 /// Bytes per read, between two looks at whether to stop.
@@ -40,11 +41,17 @@ impl Place {
         Ok(rel)
     }
 
-    /// Hashes a file of the library. `None`: stopped. Blocks for as long as it takes.
-    pub fn hash(&self, rel: &RelPath, stop: &CancellationToken) -> Result<Option<LibraryFile>, Fault> {
+    /// What is there, a symlink itself when it is one. Blocks.
+    pub fn look(&self, rel: &RelPath) -> std::io::Result<Metadata> {
+        self.open(rel, OFlags::PATH)?.metadata()
+    }
+
+    /// Hashes a file of the library and counts the bytes in `done`. `None`: stopped. Blocks for as long as it takes.
+    pub fn hash(&self, rel: &RelPath, stop: &CancellationToken, done: &AtomicU64) -> Result<Option<LibraryFile>, Fault> {
         let path = rel.under(&self.base);
         let refused = |e: std::io::Error| io_fault("cannot read", &path, &e);
-        let mut file = self.open(rel).map_err(|e| refused(e.into()))?;
+        // A pipe must not hold us up.
+        let mut file = self.open(rel, OFlags::RDONLY | OFlags::NONBLOCK).map_err(|e| refused(e.into()))?;
         let before = file.metadata().map_err(refused)?;
         if !before.is_file() {
             return Err(Fault::local(format!("{} is not a plain file", path.display())));
@@ -55,6 +62,7 @@ impl Place {
             if stop.is_cancelled() {
                 return Ok(None);
             }
+            done.store(state.len(), Ordering::Relaxed);
             match file.read(&mut buffer).map_err(refused)? {
                 0 => break,
                 n => state.update(&buffer[..n]),
@@ -71,13 +79,12 @@ impl Place {
     }
 
     /// Opens a file below the root, through no symlink. Not `openat2`: part by part does the same on every kernel.
-    fn open(&self, rel: &RelPath) -> rustix::io::Result<File> {
+    fn open(&self, rel: &RelPath, flags: OFlags) -> rustix::io::Result<File> {
         let mut dir: OwnedFd = rustix::fs::openat(CWD, &self.base, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let mut parts = rel.parts().peekable();
         while let Some(part) = parts.next() {
             if parts.peek().is_none() {
-                // A pipe must not hold us up.
-                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 return rustix::fs::openat(&dir, part, flags, Mode::empty()).map(File::from);
             }
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -143,7 +150,7 @@ mod tests {
         let pipe = base.join("film/pipe");
         rustix::fs::mknodat(CWD, &pipe, rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
         let place = place(&base);
-        let hash = |rel: &str| place.hash(&RelPath::parse(rel).unwrap(), &CancellationToken::new());
+        let hash = |rel: &str| place.hash(&RelPath::parse(rel).unwrap(), &CancellationToken::new(), &AtomicU64::new(0));
 
         let row = hash("film/a").unwrap().unwrap();
         assert_eq!((row.path, row.size), (base.join("film/a"), 3));
@@ -151,8 +158,12 @@ mod tests {
         for bad in ["film/inner", "away/outside", "film/pipe", "film", "film/absent", "film/a/b"] {
             assert!(hash(bad).is_err(), "{bad} was hashed");
         }
+        let look = |rel: &str| place.look(&RelPath::parse(rel).unwrap());
+        assert!(look("film/a").unwrap().is_file() && look("film").unwrap().is_dir());
+        assert!(look("film/inner").unwrap().is_symlink() && look("away").unwrap().is_symlink());
+        assert!(look("away/outside").is_err() && look("film/absent").is_err() && look("film/a/b").is_err());
         let stop = CancellationToken::new();
         stop.cancel();
-        assert!(place.hash(&RelPath::parse("film/a").unwrap(), &stop).unwrap().is_none());
+        assert!(place.hash(&RelPath::parse("film/a").unwrap(), &stop, &AtomicU64::new(0)).unwrap().is_none());
     }
 }

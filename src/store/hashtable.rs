@@ -1,4 +1,5 @@
-//! What `hashtable.txt` needs beside the library itself: how its export was left, and the files that an edit asks for.
+//! What `hashtable.txt` needs beside the library itself: how its export was left, and the files that an edit or a scan asks
+//! for.
 
 use super::{Store, bad_row, db_fault, i, u};
 use crate::error::Fault;
@@ -24,13 +25,15 @@ pub struct TableExport {
     pub newest: i64,
 }
 
-/// A file that a line of an edited table names.
+/// A file that is to be hashed: a line of an edited table names it, or a scan found it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueuedFile {
     /// Absolute.
     pub path: String,
-    /// What the line says.
-    pub listed: Sha1,
+    /// What the line says; `None` when there was none.
+    pub listed: Option<Sha1>,
+    /// What the scan saw; a line does not tell.
+    pub size: Option<u64>,
 }
 
 impl Store {
@@ -62,26 +65,43 @@ impl Store {
         Ok(())
     }
 
-    /// Puts files into the queue; for one that is there already, what the newer line says counts.
-    pub async fn queue_library_files(&self, files: &[QueuedFile]) -> Result<(), Fault> {
-        let list: Vec<_> = files.iter().map(|f| json!([f.path, f.listed])).collect();
-        sqlx::query("INSERT OR REPLACE INTO library_queue (path, listed) SELECT value->>0, unhex(value->>1) FROM json_each(?)")
-            .bind(json!(list).to_string())
-            .execute(&self.writer)
+    /// Puts files into the queue; for one that is there already, what is newly told counts. Says how many were not there in
+    /// this form.
+    pub async fn queue_library_files(&self, files: &[QueuedFile]) -> Result<u64, Fault> {
+        let list: Vec<_> = files.iter().map(|f| json!([f.path, f.listed, f.size.map(i)])).collect();
+        let done = sqlx::query(
+            "INSERT INTO library_queue (path, listed, size) \
+             SELECT value->>0, unhex(value->>1), value->>2 FROM json_each(?) WHERE true \
+             ON CONFLICT (path) DO UPDATE SET listed = coalesce(excluded.listed, listed), size = coalesce(excluded.size, size) \
+             WHERE coalesce(excluded.listed, listed) IS NOT listed OR coalesce(excluded.size, size) IS NOT size",
+        )
+        .bind(json!(list).to_string())
+        .execute(&self.writer)
+        .await
+        .map_err(db_fault)?;
+        Ok(done.rows_affected())
+    }
+
+    /// How many files wait in the queue, and their bytes, as far as these are known.
+    pub async fn library_queue(&self) -> Result<(u64, u64), Fault> {
+        let (files, bytes): (i64, i64) = sqlx::query_as("SELECT count(*), coalesce(sum(size), 0) FROM library_queue")
+            .fetch_one(&self.readers)
             .await
             .map_err(db_fault)?;
-        Ok(())
+        Ok((u(files), u(bytes)))
     }
 
     /// The first file of the queue.
     pub async fn next_queued_file(&self) -> Result<Option<QueuedFile>, Fault> {
-        let row: Option<(String, String)> =
-            sqlx::query_as("SELECT path, lower(hex(listed)) FROM library_queue ORDER BY path LIMIT 1")
-                .fetch_optional(&self.readers)
-                .await
-                .map_err(db_fault)?;
-        row.map(|(path, listed)| Ok(QueuedFile { path, listed: Sha1::from_hex(&listed).map_err(|e| bad_row(e.what, &e.value))? }))
-            .transpose()
+        let row: Option<(String, Option<String>, Option<i64>)> = sqlx::query_as(
+            "SELECT path, CASE WHEN listed NOT NULL THEN lower(hex(listed)) END, size FROM library_queue ORDER BY path LIMIT 1",
+        )
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(db_fault)?;
+        let Some((path, listed, size)) = row else { return Ok(None) };
+        let listed = listed.map(|l| Sha1::from_hex(&l).map_err(|e| bad_row(e.what, &e.value))).transpose()?;
+        Ok(Some(QueuedFile { path, listed, size: size.map(u) }))
     }
 
     /// A queued file was hashed: its row is added or refreshed. `false`: it is not wanted any more. Its package is the
@@ -115,7 +135,7 @@ impl Store {
         Ok(true)
     }
 
-    /// A queued file cannot be hashed. A row that it has is dropped, too: a line contradicts it, and so does the disk.
+    /// A queued file cannot be hashed. A row that it has is dropped, too: a line or a scan contradicts it, and so does the disk.
     pub async fn refuse_queued_file(&self, path: &str) -> Result<(), Fault> {
         let mut tx = self.begin().await?;
         for table in ["DELETE FROM library_queue WHERE path = ?", "DELETE FROM library_files WHERE path = ?"] {

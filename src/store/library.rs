@@ -3,6 +3,7 @@
 use super::{Store, bad_row, db_fault, i, u};
 use crate::error::Fault;
 use crate::model::ids::Sha1;
+use crate::store::hashtable::FileStamp;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -179,6 +180,48 @@ impl Store {
         Ok(out)
     }
 
+    /// For each path, how the file of its row looked when it was hashed.
+    pub async fn library_stamps(&self, paths: &[&str]) -> Result<Vec<Option<FileStamp>>, Fault> {
+        let rows: Vec<(i64, i64, i64, i64)> = sqlx::query_as(
+            "SELECT n.key, f.size, f.mtime_ns, f.inode FROM json_each(?) AS n JOIN library_files f ON f.path = n.value",
+        )
+        .bind(json!(paths).to_string())
+        .fetch_all(&self.readers)
+        .await
+        .map_err(db_fault)?;
+        let mut out = vec![None; paths.len()];
+        for (n, size, mtime_ns, inode) in rows {
+            if let Some(slot) = usize::try_from(n).ok().and_then(|n| out.get_mut(n)) {
+                *slot = Some(FileStamp { size: u(size), mtime_ns, inode: u(inode) });
+            }
+        }
+        Ok(out)
+    }
+
+    /// The next `most` rows below a directory by path, as ids and paths. `after` is the last path of the page before.
+    pub async fn library_rows_below(&self, dir: &Path, after: Option<&str>, most: u32) -> Result<Vec<(i64, String)>, Fault> {
+        let (prefix, end) = (format!("{}/", dir.display()), format!("{}0", dir.display())); // '0' follows '/'
+        sqlx::query_as("SELECT id, path FROM library_files WHERE path > ? AND path < ? ORDER BY path LIMIT ?")
+            .bind(after.unwrap_or(&prefix))
+            .bind(end)
+            .bind(most)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(db_fault)
+    }
+
+    /// Drops rows: their files are gone.
+    pub async fn forget_library_rows(&self, ids: &[i64]) -> Result<u64, Fault> {
+        let mut tx = self.begin().await?;
+        let done = sqlx::query("DELETE FROM library_files WHERE id IN (SELECT value FROM json_each(?))")
+            .bind(json!(ids).to_string())
+            .execute(&mut *tx)
+            .await
+            .map_err(db_fault)?;
+        self.commit_library(tx).await?;
+        Ok(done.rows_affected())
+    }
+
     /// Drops the rows up to `newest` whose ids are not in `listed` (sorted). Says how many. In short transactions: what a
     /// crash leaves undone is done by a repetition.
     pub async fn forget_unlisted(&self, listed: &[i64], newest: i64) -> Result<u64, Fault> {
@@ -197,14 +240,7 @@ impl Store {
             if gone.is_empty() {
                 continue;
             }
-            let mut tx = self.begin().await?;
-            let done = sqlx::query("DELETE FROM library_files WHERE id IN (SELECT value FROM json_each(?))")
-                .bind(json!(gone).to_string())
-                .execute(&mut *tx)
-                .await
-                .map_err(db_fault)?;
-            self.commit_library(tx).await?;
-            dropped += done.rows_affected();
+            dropped += self.forget_library_rows(&gone).await?;
         }
     }
 }

@@ -8,6 +8,7 @@ use bft2::api::UseCases;
 use bft2::clock::{Clock, Pulse};
 use bft2::config::{Config, ConfigHandle};
 use bft2::desk::overview::Overview;
+use bft2::desk::scan::{NotScanned, Scanned, Waiting};
 use bft2::desk::{CacherProgress, GentaskRequest, Progress, QueryReply, Reply, UploadProgress};
 use bft2::error::Fault;
 use bft2::model::task::Role;
@@ -120,6 +121,19 @@ impl UseCases for FakeDesk {
     async fn sends(&self, r: GentaskRequest) -> Reply {
         self.note(format!("sends {r:?}"));
         Reply::ok("succeeded!")
+    }
+    async fn scan_library(&self, path: Option<&str>, anew: bool) -> Result<Scanned, NotScanned> {
+        self.note(format!("scan_library {path:?} {anew}"));
+        match path {
+            Some("/elsewhere") => Err(NotScanned::Refused("/elsewhere: it is not below basedatapath".into())),
+            Some("/busy") => Err(NotScanned::Busy),
+            Some("/cacher") => Err(NotScanned::NoLibrary),
+            Some("/broken") => Err(NotScanned::Broken(Fault::local("no space"))),
+            _ => Ok(Scanned { queued: 3, known: 2, gone: 1, skipped: 0 }),
+        }
+    }
+    async fn library_queue(&self) -> Result<Option<Waiting>, Fault> {
+        Ok(Some(Waiting { files: 3, bytes: 700, scanning: false }))
     }
     async fn showschedules(&self) -> String {
         "Now: 2021-05-28 22:33:57\n".into()

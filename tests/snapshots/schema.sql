@@ -118,7 +118,8 @@ CREATE TABLE library_files (
 ) STRICT;
 CREATE TABLE library_queue (
     path         TEXT PRIMARY KEY,                   -- absolute
-    listed       BLOB NOT NULL CHECK (length(listed) = 20)  -- what the line says; compared, never believed
+    listed       BLOB CHECK (length(listed) = 20),   -- what a line says; compared, never believed. NULL: there was no line
+    size         INTEGER                             -- as the scan saw it; NULL: a line does not tell
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE packages (
     path         TEXT PRIMARY KEY,                   -- absolute

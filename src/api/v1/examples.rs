@@ -9,12 +9,23 @@ use super::generations::Generation;
 use super::health::{Health, Readiness};
 use super::library::{Duplicate, LibraryFile, Package};
 use super::page::Page;
+use super::scans::{LibraryQueue, LibraryScan, LibraryScanRequest};
 use super::schedules::Schedules;
 use super::tasks::{File, Task, TaskDetail};
 
 fn one<T: Example + ToJSON>(path: &'static str, name: &'static str, summary: &'static str) -> Examples {
     let value = T::example().to_json().unwrap_or_default();
     Examples { path, requests: vec![], replies: vec![Named { name, summary, value }] }
+}
+
+/// A scan of one directory, and of everything.
+fn scan() -> Examples {
+    let again = LibraryScanRequest { path: None, anew: true };
+    let named =
+        |name, summary, request: &LibraryScanRequest| Named { name, summary, value: request.to_json().unwrap_or_default() };
+    let mut requests = vec![named("package", "A package that was copied in", &LibraryScanRequest::example())];
+    requests.push(named("anew", "The whole library, from the beginning", &again));
+    Examples { requests, ..one::<LibraryScan>("/v1/library/scans", "found", "Six files to hash") }
 }
 
 /// One of each operation.
@@ -35,6 +46,8 @@ pub(in crate::api) fn examples() -> Vec<Examples> {
         one::<Page<LibraryFile>>("/v1/library/files", "page", "A page with one file"),
         one::<Page<Package>>("/v1/library/packages", "page", "A page with one package"),
         one::<Page<Duplicate>>("/v1/library/duplicates", "page", "A page with two files that are the same"),
+        scan(),
+        one::<LibraryQueue>("/v1/library/queue", "hashing", "Six files wait"),
         one::<Page<Event>>("/v1/events", "page", "A page with one event"),
         Examples { path: "/v1/events/stream", requests: vec![], replies: vec![stream] },
         one::<Health>("/v1/health", "alive", "It is alive"),

@@ -11,6 +11,7 @@ mod health;
 mod library;
 mod page;
 pub(super) mod problem;
+mod scans;
 mod schedules;
 mod tasks;
 mod words;
@@ -20,6 +21,7 @@ pub(super) use examples::examples;
 pub(super) use generations::GenerationsApi;
 pub(super) use health::HealthApi;
 pub(super) use library::LibraryApi;
+pub(super) use scans::ScansApi;
 pub(super) use schedules::SchedulesApi;
 pub(super) use tasks::TasksApi;
 

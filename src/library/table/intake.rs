@@ -125,7 +125,7 @@ async fn sort_out(store: &Store, place: &Place, mut batches: Receiver<Vec<Queued
         let mut queue = Vec::new();
         for (file, row) in batch.into_iter().zip(rows) {
             listed.extend(row.map(|(id, _)| id));
-            if row.is_some_and(|(_, sha1)| sha1 == file.listed) {
+            if row.is_some_and(|(_, sha1)| Some(sha1) == file.listed) {
                 edit.same += 1;
             } else if let Err(why) = place.admit(&file.path) {
                 edit.refused.add(|| format!("{}: {why}", file.path.escape_debug()));
@@ -172,7 +172,7 @@ fn read(path: &Path, stamp: FileStamp, batches: &Sender<Vec<QueuedFile>>) -> Res
             return Ok(Read { odd, end: End::TooLong });
         }
         match line {
-            Line::File { sha1, path } => batch.push(QueuedFile { path, listed: sha1 }),
+            Line::File { sha1, path } => batch.push(QueuedFile { path, listed: Some(sha1), size: None }),
             Line::Blank => {}
             Line::Odd => odd.add(|| format!("line {number}")),
         }

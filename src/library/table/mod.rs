@@ -20,6 +20,7 @@ mod export;
 mod intake;
 mod line;
 mod queue;
+mod scan;
 #[cfg(test)]
 mod tests;
 
@@ -31,12 +32,15 @@ use crate::store::Store;
 use crate::store::events::Level;
 use crate::store::hashtable::{FileStamp, TableExport};
 use intake::{Outcome, take_in};
+pub use scan::{NotScanned, Scanned, Waiting};
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Between two looks at the file.
@@ -86,6 +90,10 @@ pub struct HashTable {
     place: Place,
     /// Something was put into the queue.
     queued: Notify,
+    /// So many bytes of the queue's first file are hashed.
+    hashing: Arc<AtomicU64>,
+    /// Held by the scan that runs; what the last one complained about.
+    scans: Mutex<String>,
     /// The file as it was when it was dealt with last; `None` before the first look.
     dealt: watch::Sender<Option<Option<FileStamp>>>,
 }
@@ -94,7 +102,16 @@ impl HashTable {
     pub fn new(store: Store, config: ConfigHandle, clock: Clock) -> Self {
         let now = config.current();
         let place = Place { base: now.basedatapath.clone(), transfer: now.transfer_dir() };
-        Self { store, config, clock, place, queued: Notify::new(), dealt: watch::Sender::new(None) }
+        Self {
+            store,
+            config,
+            clock,
+            place,
+            queued: Notify::new(),
+            hashing: Arc::default(),
+            scans: Mutex::default(),
+            dealt: watch::Sender::new(None),
+        }
     }
 
     /// Exports and takes in until stopped.

@@ -1,4 +1,4 @@
-//! Files that an edit asks for are hashed here, one after the other, in the background.
+//! Files that an edit or a scan asks for are hashed here, one after the other, in the background.
 
 use super::HashTable;
 use super::export::blocking;
@@ -6,6 +6,8 @@ use super::intake::Tally;
 use crate::error::Fault;
 use crate::store::events::Level;
 use crate::store::hashtable::QueuedFile;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -41,7 +43,9 @@ impl HashTable {
     pub(super) async fn hash_all(&self, stop: &CancellationToken) -> Result<(), Fault> {
         let mut hashed = Hashed::default();
         let result = loop {
-            match self.hash_next(&mut hashed, stop).await {
+            let next = self.hash_next(&mut hashed, stop).await;
+            self.hashing.store(0, Ordering::Relaxed);
+            match next {
                 Ok(true) => {}
                 Ok(false) => break Ok(()),
                 Err(fault) => break Err(fault),
@@ -53,20 +57,20 @@ impl HashTable {
 
     /// Hashes the next file. `false`: there is none, or the service stops. A fault is the database's.
     async fn hash_next(&self, hashed: &mut Hashed, stop: &CancellationToken) -> Result<bool, Fault> {
-        let Some(QueuedFile { path, listed }) = self.store.next_queued_file().await? else { return Ok(false) };
+        let Some(QueuedFile { path, listed, .. }) = self.store.next_queued_file().await? else { return Ok(false) };
         let rel = match self.place.admit(&path) {
             Ok(rel) => rel,
             Err(why) => return self.refuse(hashed, &path, why).await,
         };
-        let (place, stopped) = (self.place.clone(), stop.clone());
-        let file = match blocking(move || place.hash(&rel, &stopped)).await {
+        let (place, stopped, done) = (self.place.clone(), stop.clone(), Arc::clone(&self.hashing));
+        let file = match blocking(move || place.hash(&rel, &stopped, &done)).await {
             Ok(Some(file)) => file,
             Ok(None) => return Ok(false),
             Err(fault) => return self.refuse(hashed, &path, &fault.message).await,
         };
         if self.store.put_queued_file(&file, self.clock.now_ms()).await? {
             hashed.files += 1;
-            if file.sha1 != listed {
+            if let Some(listed) = listed.filter(|l| *l != file.sha1) {
                 hashed.wrong.add(|| format!("{path}: {listed}, it is {}", file.sha1));
             }
         }

@@ -362,3 +362,57 @@ async fn who_waits_for_an_edit_sees_it() {
     wait.await;
     assert_eq!(f.table.store.library_page("", i64::MAX, 9).await.unwrap(), []);
 }
+
+#[tokio::test]
+async fn a_scan_queues_what_differs_and_forgets_what_is_gone() {
+    let mut f = Fixture::new().await;
+    f.hashed(&["same", "changed", "gone"]).await;
+    fs::write(f.in_library("changed"), "other").unwrap();
+    fs::remove_file(f.in_library("gone")).unwrap();
+    f.write("new");
+    let want = Scanned { queued: 2, known: 1, gone: 1, skipped: 0 };
+    assert_eq!(f.table.scan(None, false).await.unwrap(), want);
+    assert_eq!(f.table.waiting().await.unwrap(), Waiting { files: 2, bytes: 8, scanning: false });
+    // They still wait: the same again, and nothing more to tell.
+    assert_eq!(f.table.scan(None, false).await.unwrap(), Scanned { gone: 0, ..want });
+    assert_eq!(f.events().await.len(), 1, "{:?}", f.events().await);
+    f.hash_queue().await;
+    assert_eq!(f.rows().await, ["changed", "new", "same"]);
+    assert_eq!(f.table.waiting().await.unwrap(), Waiting::default());
+    assert!(!f.events().await.concat().contains("another digest"), "nobody had promised one");
+    // What a line says of a file is compared, also when a scan meets the file meanwhile.
+    f.looks(1).await;
+    fs::write(f.path(), f.text().replacen(&digest("same").to_string(), &digest("x").to_string(), 1)).unwrap();
+    f.looks(2).await;
+    assert_eq!(f.table.scan(None, true).await.unwrap(), Scanned { queued: 3, ..Scanned::default() });
+    f.hash_queue().await;
+    assert!(f.events().await.concat().contains("3 hashed; 1 had another digest there"), "{:?}", f.events().await);
+}
+
+#[tokio::test]
+async fn an_empty_library_forgets_nothing() {
+    let f = Fixture::new().await;
+    f.hashed(&["a"]).await;
+    let away = f.dir.path().join("away");
+    fs::rename(f.in_library(""), &away).unwrap();
+    for _ in 0..2 {
+        assert_eq!(f.table.scan(None, false).await.unwrap(), Scanned::default());
+    }
+    assert_eq!(f.rows().await, ["a"]);
+    assert!(f.events().await.concat().contains("is the disk mounted?"));
+    assert_eq!(f.events().await.len(), 1, "said once");
+    // Below a directory that is there, it is meant.
+    fs::create_dir(f.in_library("")).unwrap();
+    let film = f.in_library("").display().to_string();
+    assert_eq!(f.table.scan(Some(&film), false).await.unwrap().gone, 1);
+}
+
+#[tokio::test]
+async fn one_scan_at_a_time() {
+    let f = Fixture::new().await;
+    let held = f.table.scans.lock().await;
+    assert!(f.table.waiting().await.unwrap().scanning);
+    assert!(matches!(f.table.scan(None, false).await, Err(NotScanned::Busy)));
+    drop(held);
+    assert!(f.table.scan(None, false).await.is_ok());
+}
