@@ -379,11 +379,11 @@ async fn queued_files_become_rows_once() {
     assert_eq!(store.library_below(Path::new("/p/film")).await.unwrap(), []);
     // A scan knows the size and no digest; what a line said stays. Told again, it is nothing new.
     let found = QueuedFile { path: "/elsewhere".into(), listed: None, size: Some(7) };
-    assert_eq!(store.queue_library_files(&[found.clone()]).await.unwrap(), 1);
-    assert_eq!(store.queue_library_files(&[found.clone()]).await.unwrap(), 0);
+    assert_eq!(store.queue_library_files(std::slice::from_ref(&found)).await.unwrap(), 1);
+    assert_eq!(store.queue_library_files(std::slice::from_ref(&found)).await.unwrap(), 0);
     assert_eq!(store.next_queued_file().await.unwrap(), Some(QueuedFile { listed: Some(b), ..found.clone() }));
     let other = QueuedFile { path: "/a".into(), ..found };
-    assert_eq!(store.queue_library_files(&[other.clone()]).await.unwrap(), 1);
+    assert_eq!(store.queue_library_files(std::slice::from_ref(&other)).await.unwrap(), 1);
     assert_eq!(store.next_queued_file().await.unwrap(), Some(other));
     assert_eq!(store.library_queue().await.unwrap(), (3, 14), "a line tells no size");
     store.clear_library_queue().await.unwrap();

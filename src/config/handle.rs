@@ -51,27 +51,33 @@ impl ConfigHandle {
     /// Reads the file again and puts it in force when it is right; otherwise the old one stays. Returns the warnings, among
     /// them the keys that take effect only at the next start.
     pub fn reload(&self) -> Result<Vec<String>, ConfigError> {
-        let (new, mut warnings) = Config::load(&self.path)?;
+        let (mut new, mut warnings) = Config::load(&self.path)?;
         let old = self.current();
-        let needs_restart = [
-            ("servertype", old.servertype != new.servertype),
-            ("basedatapath", old.basedatapath != new.basedatapath),
-            ("receiverstoreplan", old.receiverstoreplan != new.receiverstoreplan),
-            ("datadir", old.datadir != new.datadir),
-            ("database", old.database != new.database),
-            ("logdir", old.logdir != new.logdir),
-            ("loglevel", old.loglevel != new.loglevel),
-            ("listen", old.listen != new.listen),
-            ("console", old.console != new.console),
-            ("token", old.token != new.token),
-            ("btlisten", old.btlisten != new.btlisten),
-            ("trackerlisten", old.trackerlisten != new.trackerlisten),
-            ("weblisten", old.weblisten != new.weblisten),
-            ("stoptimeout", old.stoptimeout != new.stoptimeout),
-        ];
-        for (key, _) in needs_restart.into_iter().filter(|(_, changed)| *changed) {
-            warnings.push(format!("{key} has changed: it takes effect when the service is restarted"));
+        // What the process took at its start stays in force: half of a changed directory or role would be worse.
+        macro_rules! keep {
+            ($($key:ident),+) => {
+                $(if new.$key != old.$key {
+                    new.$key = old.$key.clone();
+                    warnings.push(format!("{} has changed: it takes effect when the service is restarted", stringify!($key)));
+                })+
+            };
         }
+        keep!(
+            servertype,
+            basedatapath,
+            receiverstoreplan,
+            datadir,
+            database,
+            logdir,
+            loglevel,
+            listen,
+            console,
+            token,
+            btlisten,
+            trackerlisten,
+            weblisten,
+            stoptimeout
+        );
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
         Ok(warnings)
     }

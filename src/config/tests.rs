@@ -218,6 +218,7 @@ fn a_reload_swaps_only_when_it_is_right() {
         assert!(warnings.contains(&format!("{key} has changed: it takes effect when")), "{key}: {warnings}");
     }
     assert!(!warnings.contains("EXAMPLE-"), "{warnings}");
+    assert!(handle.current().token.is_empty() && handle.current().stoptimeout == before.stoptimeout);
 
     std::fs::remove_file(&path).unwrap();
     assert!(matches!(handle.reload(), Err(ConfigError::Unreadable { .. })));

@@ -18,6 +18,7 @@ pub use crate::store::lists::{
     SampleListed, TaskFilter, TaskListed,
 };
 use chrono::{DateTime, FixedOffset, Local, TimeZone as _};
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// The conductor goes round twice a second; silent for longer, it is stuck.
@@ -94,9 +95,14 @@ impl Overview {
     pub async fn schedules(&self) -> Result<Vec<Schedule>, Fault> {
         let now = self.clock.now();
         let rows = self.store.list_schedules().await?;
+        // Many tasks have the same few windows.
+        let mut known = HashMap::<String, Option<(bool, Option<Time>)>>::new();
         let one = |r: crate::store::lists::ScheduleListed| {
-            let windows = Windows::parse(&r.windows).ok()?;
-            let (open_now, change) = (windows.is_open(now.time()), windows.next_change(now).map(|t| t.fixed_offset()));
+            let look = || {
+                let windows = Windows::parse(&r.windows).ok()?;
+                Some((windows.is_open(now.time()), windows.next_change(now).map(|t| t.fixed_offset())))
+            };
+            let (open_now, change) = (*known.entry(r.windows.clone()).or_insert_with(look))?;
             Some(Schedule {
                 role: Role::parse(&r.role)?,
                 method: Method::parse(&r.method)?,

@@ -15,8 +15,16 @@ use crate::store::tasks::TaskRow;
 impl Desk {
     /// Plain text of `GET /showschedules`.
     pub async fn showschedules(&self) -> String {
-        match self.planned().await {
-            Ok(tasks) => schedule::text(&self.clock.now(), &tasks, zone_name),
+        let text = match self.planned().await {
+            Ok(tasks) => {
+                let now = self.clock.now();
+                let text = tokio::task::spawn_blocking(move || schedule::text(&now, &tasks, zone_name)).await;
+                text.map_err(|e| Fault::local(format!("the schedules cannot be told: {e}")))
+            }
+            Err(fault) => Err(fault),
+        };
+        match text {
+            Ok(text) => text,
             Err(fault) => {
                 tracing::error!(%fault, detail = fault.detail, "cannot tell the schedules");
                 format!("show schedules error: {}\n", fault.message)

@@ -5,6 +5,7 @@ use super::span::Method;
 use super::task::Policy;
 use super::window::Windows;
 use chrono::{DateTime, NaiveTime, TimeDelta, TimeZone};
+use std::collections::HashMap;
 use std::fmt::{Display, Write as _};
 
 /// A task that is not done, with the legs that still have something to do.
@@ -29,6 +30,13 @@ pub struct PlannedLeg {
     pub running: bool,
 }
 
+/// What the clock does with windows.
+struct Times<Tz: TimeZone> {
+    text: String,
+    /// `None` when they are open all day.
+    next: Option<DateTime<Tz>>,
+}
+
 /// The order of the sections; the last one has the ratio's order.
 const ORDER: [Method; 3] = [Method::Bt, Method::Cdn, Method::Obs];
 
@@ -43,10 +51,17 @@ where
         out.push('\n');
     };
     let stamp = |t: &DateTime<Tz>| format!("{} {}", t.format("%Y-%m-%d %H:%M:%S %z"), zone(t));
-    let span = |w: &Windows| {
-        let (start, stop) = w.current_or_next(now.clone()).unwrap_or_else(|| all_day(now));
-        format!("start: {} stop: {}", stamp(&start), stamp(&stop))
-    };
+    // Many tasks have the same few windows, and what the clock does with them takes a while to find out.
+    let mut known = HashMap::<&Windows, Times<Tz>>::new();
+    let all = tasks.iter().flat_map(|t| t.windows.iter().map(|(_, w)| w).chain(t.legs.iter().filter_map(|l| l.windows.as_ref())));
+    for windows in all {
+        known.entry(windows).or_insert_with(|| {
+            let (start, stop) = windows.current_or_next(now.clone()).unwrap_or_else(|| all_day(now));
+            Times { text: format!("start: {} stop: {}", stamp(&start), stamp(&stop)), next: next_opening(windows, now) }
+        });
+    }
+    let span = |w: &Windows| known.get(w).map(|t| t.text.as_str()).unwrap_or_default();
+    let next = |w: &Windows| known.get(w).and_then(|t| t.next.clone());
     line(format_args!("Now: {}", now.format("%Y-%m-%d %H:%M:%S")));
     line(format_args!("Scheduls by Methods:"));
     for method in ORDER {
@@ -55,7 +70,7 @@ where
         for (task, windows) in planned() {
             line(format_args!("{} priortime: {}", task.name, span(windows)));
         }
-        match planned().filter_map(|(_, w)| next_opening(w, now)).min() {
+        match planned().filter_map(|(_, w)| next(w)).min() {
             Some(at) => line(format_args!("{method} next runtime:{}", at.format("%Y-%m-%d %H:%M:%S"))),
             None => line(format_args!("{method} next runtime: no schedule")),
         }
@@ -65,7 +80,7 @@ where
         line(format_args!("{}", task.name));
         for method in ORDER {
             // One that is open all day limits nothing.
-            let windows = task.windows.iter().find(|(m, w)| *m == method && w.next_change(now.clone()).is_some());
+            let windows = task.windows.iter().find(|(m, w)| *m == method && next(w).is_some());
             match windows {
                 Some((_, windows)) => line(format_args!("{method} priortime: {}", span(windows))),
                 None => line(format_args!("{method} priortime: none")),

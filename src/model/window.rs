@@ -122,19 +122,16 @@ impl Windows {
             return Some((opens, closes));
         }
         let closes = self.next_change(now.clone())?;
-        let mut opened = None;
-        let mut at = now.clone().checked_sub_signed(TimeDelta::days(2))?;
-        // At most two changes for each window and day.
-        for _ in 0..MAX_WINDOWS * 8 {
-            at = self.next_change(at).filter(|t| *t <= now)?;
-            if self.is_open(at.time()) {
-                opened = Some(at.clone());
-            }
-            if self.next_change(at.clone()).is_none_or(|t| t > now) {
-                break;
-            }
-        }
-        opened.map(|opened| (opened, closes))
+        // Where the clock meets a border, or jumps over one.
+        let from = now.clone().checked_sub_signed(TimeDelta::days(2))?;
+        let mut moments = self.borders_after(&from);
+        moments.extend(clock_jumps(&from));
+        let opens = |t: &DateTime<Tz>| {
+            let before = t.clone().checked_sub_signed(TimeDelta::seconds(1));
+            self.is_open(t.time()) && before.is_some_and(|b| !self.is_open(b.time()))
+        };
+        let opened = moments.into_iter().filter(|t| *t <= now && opens(t)).max()?;
+        Some((opened, closes))
     }
 
     /// Every border of today and the next two days. A border that the clock skips has no moment (the jump has); one
