@@ -28,6 +28,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -63,6 +64,8 @@ struct App {
     bt: Arc<BtEngine>,
     conductor: JoinHandle<bool>,
     others: Vec<JoinHandle<()>>,
+    #[allow(dead_code, reason = "held until the node ends")]
+    clients: Clients,
 }
 
 impl App {
@@ -121,7 +124,10 @@ impl App {
         let mut others = serve_web(&config, &stop).await?;
         let token = (!config.token.is_empty()).then(|| config.token.reveal().to_owned());
         let service = api::service(Arc::clone(&desk) as _, overview, ApiOptions { token, ..ApiOptions::default() });
-        others.push(listen(config.listen, "listen", service, &stop).await?);
+        let clients = Clients::new()?;
+        let (at, stopped) = (config.listen, stop.clone());
+        let listening = clients.handle.spawn(async move { listen(at, "listen", service, &stopped).await });
+        others.push(listening.await.unwrap_or_else(|e| Err(Fault::local(format!("the API cannot be served: {e}"))))?);
         others.push(tokio::spawn(intake::watch(Arc::clone(&desk), stop.clone())));
         if config.servertype == NodeType::Sender {
             others.push(tokio::spawn(sends::watch(desk, stop.clone())));
@@ -133,13 +139,13 @@ impl App {
         let started = format!("version {}, {}", env!("CARGO_PKG_VERSION"), config.servertype);
         node.event(Level::Info, "start", "", &started).await;
         let conductor = tokio::spawn(Conductor::new(node).run(stop, config.stoptimeout));
-        Ok(Self { store, bt, conductor, others })
+        Ok(Self { store, bt, conductor, others, clients })
     }
 
     /// Waits for the end of everything and says how it went.
-    async fn stopped(self, deadline: Duration) -> Result<(), Fault> {
-        let drained = self.conductor.await.unwrap_or(false);
-        for other in self.others {
+    async fn stopped(mut self, deadline: Duration) -> Result<(), Fault> {
+        let drained = (&mut self.conductor).await.unwrap_or(false);
+        for other in std::mem::take(&mut self.others) {
             let _ = tokio::time::timeout(Duration::from_secs(2), other).await;
         }
         let _ = tokio::time::timeout(Duration::from_secs(5), self.bt.stop()).await;
@@ -153,6 +159,45 @@ impl App {
             "not drained in time: the last seconds of transfer are repeated at the next start"
         );
         Err(Fault::local(format!("the stop took longer than {} s; nothing accepted is lost", deadline.as_secs())))
+    }
+}
+
+/// Clients are served by a thread of their own. The others hash and move bytes, at a lower priority: on a machine that is
+/// busy with a delivery a question is answered in milliseconds, and costs the delivery nothing that it would miss.
+struct Clients {
+    handle: tokio::runtime::Handle,
+    runtime: Option<Runtime>,
+}
+
+impl Clients {
+    fn new() -> Result<Self, Fault> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(8)
+            .thread_name("clients")
+            .enable_all()
+            .build()
+            .map_err(|e| Fault::local(format!("no thread for clients: {e}")))?;
+        Ok(Self { handle: runtime.handle().clone(), runtime: Some(runtime) })
+    }
+}
+
+impl Drop for Clients {
+    /// Waits for nobody: what is dropped in a runtime must not block.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// How much the threads that move bytes give way to all others, as `nice` counts.
+const GIVE_WAY: i32 = 5;
+
+/// For every thread that moves bytes; those that it starts inherit it.
+pub fn give_way() {
+    if let Err(e) = rustix::process::nice(GIVE_WAY) {
+        tracing::debug!(error = %e, "a thread keeps its priority");
     }
 }
 

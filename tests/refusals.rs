@@ -240,6 +240,45 @@ async fn a_wrong_configuration_names_the_key_and_changes_nothing() {
     assert!(said.starts_with("reload config json ok.") && said.contains("surprise"), "{said}");
 }
 
+/// What was downloaded can be uploaded again: nothing is lost, neither secrets nor what waits for a restart.
+#[tokio::test]
+async fn a_downloaded_configuration_can_be_uploaded() {
+    let mut world = World::new();
+    world.receiver.set_all(&json!({"obsak": "EXAMPLE-AK", "obssk": "EXAMPLE-SK", "ours": "kept"}));
+    world.receiver.start().await;
+    let get = async || -> Value { serde_json::from_str(&world.receiver.get("config").await.expect("an answer")).expect("json") };
+    let post = async |config: &Value| {
+        let (status, text) = world.receiver.post("config", config.to_string().into_bytes()).await.expect("an answer");
+        assert_eq!(status, 200, "{text}");
+        world::Reply::read(&text).expect("an envelope")
+    };
+    let file = || read_json(&world.receiver.config_path());
+    let shown = get().await;
+    assert_eq!((&shown["obssk"], &shown["stoptimeout"]), (&json!("***"), &json!(20)));
+    let before = file();
+    assert!(post(&shown).await.desc().starts_with("reload config json ok. unknown configuration key \"ours\" is ignored"));
+    assert_eq!(file(), before);
+
+    let mut changed = shown.clone();
+    changed["stoptimeout"] = json!(7);
+    changed["cdnrate"] = json!("5M");
+    let said = post(&changed).await.desc();
+    assert!(said.contains("stoptimeout has changed: it takes effect when the service is restarted"), "{said}");
+    let again = get().await;
+    assert_eq!((&again["stoptimeout"], &again["cdnrate"]), (&json!(7), &json!(5 << 20)));
+    assert!(post(&again).await.ok);
+    let now = file();
+    for (key, want) in
+        [("stoptimeout", json!(7)), ("obssk", json!("EXAMPLE-SK")), ("ours", json!("kept")), ("cdnrate", json!("5M"))]
+    {
+        assert_eq!(now[key], want, "{key}");
+    }
+    changed["cdntime"] = json!("8-18");
+    let reply = post(&changed).await;
+    assert!(!reply.ok && reply.desc().contains("cdntime") && reply.desc().ends_with("the old configuration stays"), "{reply:?}");
+    assert_eq!(file(), now);
+}
+
 /// taskfilesquery until gentask has failed; the reason.
 async fn gentask_fails(world: &World, name: &str, ratio: &str) -> String {
     let (dcppath, taskfile) = (world.sender.store().join(name), world.sender.data().join("sender/tmp").join(task_name(name)));

@@ -4,11 +4,11 @@
 //! (Clients that ask again as soon as they are answered would measure the machine, and take it from the delivery.)
 
 use super::Trouble;
-use bft2::store::Store;
-use bft2::store::tasks::{NewFile, NewSpan, NewTask};
 use bft2::model::ids::{BaseSubdir, PackageName, RelPath, Sha1, TaskName};
 use bft2::model::span::{Method, Span};
 use bft2::model::task::{Policy, Role, TaskState};
+use bft2::store::Store;
+use bft2::store::tasks::{NewFile, NewSpan, NewTask};
 use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 pub const CALLERS: u32 = 16;
 /// Tasks that the node remembers.
 pub const HISTORY: u32 = 500;
-/// Between two questions of one caller.
-const PACE: Duration = Duration::from_millis(100);
+/// Between two questions of one caller. Consoles ask once a second; their work is done by the same cores here.
+const PACE: Duration = Duration::from_millis(200);
 
 /// Writes tasks that ended long ago into the database of a node that does not run yet.
 pub async fn remember(database: &Path) -> Result<(), Trouble> {

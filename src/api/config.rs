@@ -30,7 +30,7 @@ pub(super) struct ConfigApi;
 impl ConfigApi {
     /// Download the configuration
     ///
-    /// Every key with its value in force, defaults included. Secrets that are set read `***`.
+    /// Every key as the configuration file has it, defaults included. Secrets that are set read `***`.
     #[oai(path = "/config", method = "get", operation_id = "getConfig")]
     async fn get(&self, calls: Data<&Calls>, request: &Request) -> poem::Result<Json<Configuration>> {
         at_home(&calls, request)?;

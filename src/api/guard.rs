@@ -36,7 +36,8 @@ impl Guard {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             return response;
         }
-        if is_foreign_page(&request, self.token.is_some()) {
+        // What needs no token tells nothing: a proxy may ask for it under any name.
+        if is_foreign_page(&request, self.token.is_some() || needs_no_token(&path)) {
             return refusal(StatusCode::FORBIDDEN, &path, "requests of other sites' pages are not served");
         }
         let body = match tokio::time::timeout(self.timeout, self.body(&mut request)).await {
@@ -94,12 +95,12 @@ impl Guard {
 /// this check every web page could post to a node on the reader's own machine. Clients that are no browsers send no
 /// `Origin`, and nor do browsers when a page reads from its own site. But a foreign name may be made to resolve to this
 /// machine: without a token only names count that nobody else has.
-fn is_foreign_page(request: &Request, has_token: bool) -> bool {
+fn is_foreign_page(request: &Request, any_name: bool) -> bool {
     let own = request.header(header::HOST).or(request.uri().authority().map(|a| a.as_str()));
     let same = |origin: &str| {
         origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(own.unwrap_or_default()))
     };
-    request.header(header::ORIGIN).is_some_and(|origin| !same(origin)) || !(has_token || own.is_none_or(is_own_name))
+    request.header(header::ORIGIN).is_some_and(|origin| !same(origin)) || !(any_name || own.is_none_or(is_own_name))
 }
 
 /// `localhost` or an address, with or without a port.

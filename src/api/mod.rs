@@ -59,7 +59,12 @@ const CONFIG: &str = "/config";
 
 /// Whether a path takes `POST` alone. Of the resources those do that end in a verb or begin something.
 fn posted(path: &str) -> bool {
-    POSTED.contains(&path) || (v1::owns(path) && (path.ends_with("/cancel") || path.ends_with("/scans")))
+    POSTED.contains(&path) || (v1::owns(path) && (is_cancel(path) || path == "/v1/library/scans"))
+}
+
+/// `/v1/tasks/{role}/{task}/cancel`; a task may have that name.
+fn is_cancel(path: &str) -> bool {
+    path.ends_with("/cancel") && path.split('/').count() == 6
 }
 
 /// Groups of the OpenAPI document.

@@ -42,7 +42,7 @@ A delivery: `gentask` and `taskfilesquery` until `finished`, then `send` and `up
 carry the task file to the receivers; there `recv`, then `progress` until `downloaded`.\n\n\
 Every outcome that the body expresses has HTTP status 200: look at `return_status`. Booleans are the strings `true` and `false`. \
 Requests may have comments, trailing commas, a byte order mark and any content type. \
-When the node has a token, everything but `/heartbeat` needs `Authorization: Bearer <token>`.";
+When the node has a token, everything but `/heartbeat`, `/v1/health`, `/v1/ready` and `/docs` needs `Authorization: Bearer <token>`.";
 
 fn examples() -> Vec<Examples> {
     let mut all = vec![

@@ -82,7 +82,7 @@ impl UseCases for Desk {
         Desk::showschedules(self).await
     }
     async fn config(&self) -> Value {
-        Desk::config(self)
+        Desk::config(self).await
     }
     async fn put_config(&self, config: Value) -> Reply {
         Desk::put_config(self, config).await

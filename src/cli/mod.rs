@@ -130,14 +130,14 @@ async fn run(command: Command, config: &Path) -> Outcome {
 const BLOCKING_THREADS: usize = 48;
 
 fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
-    match command {
+    let mut builder = match command {
         Command::Serve(_) | Command::Console(_) | Command::Tracker(_) => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    if matches!(command, Command::Serve(_) | Command::Console(_)) {
+        builder.on_thread_start(crate::app::give_way);
     }
-    .enable_all()
-    .max_blocking_threads(BLOCKING_THREADS)
-    .thread_keep_alive(std::time::Duration::from_secs(3))
-    .build()
+    builder.enable_all().max_blocking_threads(BLOCKING_THREADS).thread_keep_alive(std::time::Duration::from_secs(3)).build()
 }
 
 fn end(outcome: Outcome) -> ExitCode {

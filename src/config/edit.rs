@@ -5,6 +5,7 @@ use crate::model::json::parse_config;
 use jsonc_parser::ParseOptions;
 use jsonc_parser::cst::{CstInputValue, CstRootNode};
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 
 /// Keys that have a second spelling in the wild: the shown one first.
 const SPELLINGS: [(&str, &str); 3] = [("servertype", "Servertype"), ("senderdomain", "senddomain"), ("priorpolicy", "prior")];
@@ -14,7 +15,7 @@ const MOST_KEYS: usize = 500;
 
 /// The text of a configuration file after `given` took the place of what it says. `shown` is the configuration as it
 /// was shown to the client: of a value that comes back as it was shown the file keeps its own. Keys of the file that are
-/// not shown, because nobody knows them, stay.
+/// not shown, because nobody knows them, stay, unless `given` has `null` for them.
 ///
 /// # Errors
 /// [`ConfigError::Bad`] for something that is no object, and for a mask where there is no secret to keep.
@@ -23,15 +24,14 @@ pub fn edit(text: &str, shown: &Value, given: &Value) -> Result<String, ConfigEr
         || ConfigError::Bad { key: "(the configuration)".into(), value: "something else".into(), allowed: "an object".into() };
     let Value::Object(given) = given else { return Err(not_an_object()) };
     let Value::Object(file) = parse_config(text)? else { return Err(not_an_object()) };
-    if given.len() > MOST_KEYS {
-        let value = format!("an object with {} keys", given.len());
-        let allowed = format!("an object with at most {MOST_KEYS} keys");
-        return Err(ConfigError::Bad { key: "(the configuration)".into(), value, allowed });
-    }
     let is_shown = |key: &str| shown.get(key).is_some() || SPELLINGS.iter().any(|(_, other)| *other == key);
     let mut new: Map<String, Value> =
         file.iter().filter(|(key, _)| !is_shown(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
     for (key, value) in given {
+        if value.is_null() {
+            new.remove(key);
+            continue;
+        }
         let spelling = SPELLINGS.iter().find(|(k, _)| k == key).map(|(_, other)| *other);
         let is_set = |v: &&Value| !v.is_null() && v.as_str().is_none_or(|t| !t.trim().is_empty());
         let own = [Some(key.as_str()), spelling].into_iter().flatten().find_map(|k| Some((k, file.get(k).filter(is_set)?)));
@@ -45,6 +45,11 @@ pub fn edit(text: &str, shown: &Value, given: &Value) -> Result<String, ConfigEr
             new.insert(k.to_owned(), v.clone());
         } // else it is the default, and stays so
     }
+    if new.len() > MOST_KEYS {
+        let value = format!("an object with {} keys", new.len());
+        let allowed = format!("an object with at most {MOST_KEYS} keys");
+        return Err(ConfigError::Bad { key: "(the configuration)".into(), value, allowed });
+    }
     Ok(with_comments(text, &file, &new).unwrap_or_else(|| format!("{:#}\n", Value::Object(new))))
 }
 
@@ -53,15 +58,17 @@ fn with_comments(text: &str, old: &Map<String, Value>, new: &Map<String, Value>)
     let options = ParseOptions { allow_missing_commas: true, ..ParseOptions::default() };
     let root = CstRootNode::parse(text.trim_start_matches('\u{feff}'), &options).ok()?;
     let object = root.object_value()?;
+    let mut there = HashSet::new();
     for property in object.properties() {
         let name = property.name()?.decoded_value().ok()?;
+        there.insert(name.clone());
         match new.get(&name) {
             None => property.remove(),
             Some(value) if old.get(&name) == Some(value) => {}
             Some(value) => property.set_value(input(value)),
         }
     }
-    for (name, value) in new.iter().filter(|(name, _)| object.get(name).is_none()) {
+    for (name, value) in new.iter().filter(|(name, _)| !there.contains(name.as_str())) {
         object.append(name, input(value));
     }
     let text = root.to_string();
@@ -124,6 +131,9 @@ mod tests {
         let new = parse_config(edit(text, &shown, &shown).unwrap()).unwrap();
         assert_eq!(new, json!({"servertype": "receiver", "prior": "priortime", "ours": [1]}));
         assert_eq!(Config::parse(new.to_string().as_bytes()).unwrap().0.masked_json(), shown);
+        let without = json!({"servertype": "receiver", "prior": "priortime", "ours": null});
+        let new = parse_config(edit(text, &shown, &without).unwrap()).unwrap();
+        assert_eq!(new, json!({"servertype": "receiver", "prior": "priortime"}));
     }
 
     #[test]

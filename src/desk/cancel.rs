@@ -11,18 +11,20 @@ impl Desk {
         let Ok(name) = TaskName::from_path(taskfile) else {
             return Reply::ok(format!("no need to cancel, not found task: {taskfile}"));
         };
+        match self.cancel_task(Role::Recv, &name).await {
+            Ok(true) => return Reply::ok("succeed!"),
+            Ok(false) => {}
+            Err(fault) => return failed(&fault),
+        }
         let unsent = match self.forget_send(&name).await {
             Ok(unsent) => unsent,
             Err(fault) => return failed(&fault),
         };
-        for role in [Role::Recv, Role::Send] {
-            match self.cancel_task(role, &name).await {
-                // What was asked for last may be generated still.
-                Ok(true) if !unsent => return Reply::ok("succeed!"),
-                Ok(true) => {}
-                Ok(false) => {}
-                Err(fault) => return failed(&fault),
-            }
+        match self.cancel_task(Role::Send, &name).await {
+            // What was asked for last may be generated still.
+            Ok(true) if !unsent => return Reply::ok("succeed!"),
+            Ok(_) => {}
+            Err(fault) => return failed(&fault),
         }
         match self.store.cancel_generation(name.as_str(), self.clock.now_ms()).await {
             Ok(true) => {

@@ -1,15 +1,21 @@
 //! The configuration from outside: read masked, and replaced (protocol section 3.10).
 
 use super::{Desk, Reply};
-use crate::config::ConfigError;
+use crate::config::{Config, ConfigError};
 use crate::views;
 use serde_json::Value;
 use std::path::PathBuf;
 
 impl Desk {
-    /// Every key with its value in force; secrets are masked.
-    pub fn config(&self) -> Value {
-        self.config.current().masked_json()
+    /// Every key as the file has it, defaults included; secrets are masked. What waits for a restart is in the file, and
+    /// a client that sends back what it got must not undo it.
+    pub async fn config(&self) -> Value {
+        let handle = self.config.clone();
+        let file = tokio::task::spawn_blocking(move || Config::load(handle.path())).await;
+        match file {
+            Ok(Ok((config, _))) => config.masked_json(),
+            _ => self.config.current().masked_json(),
+        }
     }
 
     /// Replaces the configuration file and puts it in force. Nothing changes when a value is wrong.

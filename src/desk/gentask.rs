@@ -3,7 +3,7 @@
 use super::{Desk, GentaskRequest, QueryReply, Reply, failed};
 use crate::model::endpoint::{OBS_ENDPOINT_ALLOWED, OBS_URL_ALLOWED, ObsEndpoint, ObsUrl, TRACKER_ALLOWED, tracker_url};
 use crate::model::generation::GenerationOrder;
-use crate::model::ids::{BaseSubdir, PackageName};
+use crate::model::ids::{BaseSubdir, PackageName, TaskName};
 use crate::model::ratio::{self, Ratio};
 use crate::model::task::Policy;
 use crate::model::task_file::{MAX_SEEDTIME_HOURS, TaskFile};
@@ -90,6 +90,7 @@ impl Desk {
         if !taskfile.is_absolute() || !r.taskfile.ends_with(".task.json") {
             return Err(format!("error, invalid taskfile: {}. Give an absolute path that ends with .task.json.", r.taskfile));
         }
+        TaskName::from_path(&r.taskfile).map_err(|e| format!("error, invalid taskfile: {e}."))?;
         if let Some(dir) = taskfile.parent().filter(|d| !d.is_dir()) {
             return Err(format!("error, invalid taskfile: {}. The directory {} does not exist.", r.taskfile, dir.display()));
         }

@@ -24,6 +24,7 @@ use crate::model::ids::TaskName;
 use crate::model::task::{NodeType, Role};
 use crate::store::Store;
 use crate::store::events::Level;
+use crate::store::legs::LegRow;
 use crate::store::tasks::TaskRow;
 use crate::views::{self, TaskDirs};
 use std::path::Path;
@@ -195,12 +196,12 @@ impl Desk {
         }
     }
 
-    /// A task by the file name that clients give; `None` when there is no such task (or it cannot be a name).
-    async fn find(&self, role: Role, taskfile: &str) -> Result<Option<TaskRow>, Fault> {
+    /// A task by the file name that clients give, with its legs; `None` when there is no such task (or it cannot be a name).
+    async fn find(&self, role: Role, taskfile: &str) -> Result<Option<(TaskRow, Vec<LegRow>)>, Fault> {
         let Ok(name) = TaskName::from_path(taskfile) else { return Ok(None) };
-        let found = self.store.task_by_name(role, &name).await?;
+        let found = self.store.task_with_legs(role, &name).await?;
         // Clients go and fetch the file from the path of the reply: it must be there by then.
-        if let Some(row) = found.as_ref().filter(|row| row.exported < row.revision) {
+        if let Some((row, _)) = found.as_ref().filter(|(row, _)| row.exported < row.revision) {
             self.export(row).await;
         }
         Ok(found)

@@ -23,6 +23,8 @@ use std::time::Duration;
 
 /// The conductor goes round twice a second; silent for longer, it is stuck.
 const STUCK: Duration = Duration::from_secs(60);
+/// Who asks whether a node is ready does not wait for long.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// With less room than this nothing can be received (bytes).
 const LITTLE_ROOM: u64 = 64 << 20;
 
@@ -118,7 +120,9 @@ impl Overview {
 
     /// Whether the node can take work: database, conductor, room.
     pub async fn readiness(&self) -> Vec<Check> {
-        let database = match self.store.check().await {
+        let patient = tokio::time::timeout(PATIENCE, self.store.check()).await;
+        let patient = patient.unwrap_or_else(|_| Err(Fault::transient("it does not answer: another program may have locked it")));
+        let database = match patient {
             Ok(()) => Check { name: "database", ok: true, detail: "it can be read and written".into() },
             Err(fault) => Check { name: "database", ok: false, detail: fault.message },
         };

@@ -15,8 +15,8 @@ impl Desk {
         if self.config.current().servertype == NodeType::Cacher {
             return error("do not support cacher type progress, change method_name to cprogress");
         }
-        let row = match self.find(Role::Recv, taskfile).await {
-            Ok(Some(row)) => row,
+        let (row, legs) = match self.find(Role::Recv, taskfile).await {
+            Ok(Some(found)) => found,
             // Clients give a name; one that gives a path learns that nothing is there.
             Ok(None) if taskfile.contains('/') && !std::path::Path::new(taskfile).exists() => {
                 return error(&format!("open dir error:open {taskfile} : no such file or directory"));
@@ -28,20 +28,19 @@ impl Desk {
             let desc = Some("task in queues, no progress now.".to_owned());
             return Progress { desc, status: "queues".into(), ..Default::default() };
         }
-        match self.figures(&row).await {
+        match self.figures(&row, &legs).await {
             Ok(progress) => progress,
             Err(fault) => error(&failed(&fault).desc),
         }
     }
 
-    async fn figures(&self, row: &TaskRow) -> Result<Progress, Fault> {
-        let legs = self.store.legs(row.id).await?;
+    async fn figures(&self, row: &TaskRow, legs: &[LegRow]) -> Result<Progress, Fault> {
         let complete = row.state == TaskState::Downloaded || (row.state == TaskState::History && row.reason.is_empty());
         let by = |f: &dyn Fn(&LegRow) -> u64| Method::ALL.map(|m| legs.iter().find(|l| l.method == m).map_or(0, f));
         let to_fetch = by(&|l| l.bytes_total);
         let by_method = if complete { to_fetch } else { by(&|l| l.bytes_done) };
         let rates = by(&|l| if l.state == LegState::Running { l.rate } else { 0 });
-        let copied = if complete { row.bytes_local } else { self.store.local_bytes_done(row.id).await? };
+        let copied = if complete || row.bytes_local == 0 { row.bytes_local } else { self.store.local_bytes_done(row.id).await? };
         // A hand-over moves a file's bytes from one method to another; for a second both may count them.
         let downloaded = (by_method.iter().sum::<u64>() + copied).min(row.bytes_total);
         let downloading = row.state == TaskState::Downloading;
@@ -67,15 +66,12 @@ impl Desk {
 
     pub async fn cprogress(&self, taskfile: &str) -> CacherProgress {
         let none = |desc: String| CacherProgress { ok: false, status: "noseeding".into(), desc };
-        let row = match self.find(Role::Recv, taskfile).await {
-            Ok(Some(row)) => row,
+        let (row, legs) = match self.find(Role::Recv, taskfile).await {
+            Ok(Some(found)) => found,
             Ok(None) => return none("unknown task, not found task.".into()),
             Err(fault) => return none(failed(&fault).desc),
         };
-        let seeding = match self.store.legs(row.id).await {
-            Ok(legs) => legs.iter().any(|l| l.method == Method::Bt && l.state == LegState::Running && l.ready),
-            Err(fault) => return none(failed(&fault).desc),
-        };
+        let seeding = legs.iter().any(|l| l.method == Method::Bt && l.state == LegState::Running && l.ready);
         let broken = row.state == TaskState::DownloadError;
         let status = if seeding { "seeding" } else { "noseeding" };
         let dir = views::seeding_dir(&self.config.current().transfer_dir(), &row);

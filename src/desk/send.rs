@@ -67,7 +67,12 @@ impl Desk {
         };
         let tmp = self.dirs.tmp(Role::Send).join(name.as_str());
         let elsewhere = Path::new(taskfile).parent() != tmp.parent();
-        if elsewhere && let Err(fault) = views::write_file(&tmp, &bytes) {
+        // One of that name that waits there is another client's: it stays.
+        let taken = elsewhere && tmp.is_file();
+        if elsewhere
+            && !taken
+            && let Err(fault) = views::write_file(&tmp, &bytes)
+        {
             self.event(Level::Error, "send", name.as_str(), &fault.message).await;
             return Reply::err(format!("copy taskfile: {taskfile} error."));
         }
@@ -79,7 +84,9 @@ impl Desk {
         if let Ok(Some(row)) = accepted {
             self.export(&row).await;
         }
-        let _ = std::fs::remove_file(tmp); // moved: it lies in queues now
+        if !taken {
+            let _ = std::fs::remove_file(tmp); // moved: it lies in queues now
+        }
         let again = if old.is_some() { " (again)" } else { "" };
         self.event(Level::Info, "send", name.as_str(), &format!("accepted{again}: {} bytes, {}", task.size, task.ratio)).await;
         self.nudge.notify_one();

@@ -51,11 +51,16 @@ impl Desk {
             if let Err(fault) = self.send_generated().await {
                 return failed(&fault);
             }
-            return match self.store.generation(&job.dcppath, &job.taskfile).await {
-                Ok(Some(g)) if g.id == job.id && g.state == GenerationState::Failed => Reply::err(g.error),
-                Ok(_) => Reply::ok("succeeded!"),
-                Err(fault) => failed(&fault),
-            };
+            match self.store.was_sent(job.id).await {
+                Ok(true) => return Reply::ok("succeeded!"),
+                Ok(false) => {}
+                Err(fault) => return failed(&fault),
+            }
+            match self.store.generation(&job.dcppath, &job.taskfile).await {
+                Ok(Some(g)) if g.id == job.id && g.state == GenerationState::Failed => return Reply::err(g.error),
+                Ok(_) => return Reply::err("error, it was cancelled meanwhile."),
+                Err(fault) => return failed(&fault),
+            }
         }
         let torrent = job.full.display();
         Reply::ok(format!("succeed, but the torrent is generating, please wait until {torrent} is finished."))
@@ -72,7 +77,7 @@ impl Desk {
             r.basesubdir = subdir.map(str::to_owned).or(own).unwrap_or_default();
         }
         if r.taskfile.is_empty()
-            && let Some(name) = found.as_deref().and_then(Path::file_name).and_then(|n| n.to_str())
+            && let Some(name) = r.dcppath.trim_end_matches('/').rsplit('/').next().filter(|n| !n.is_empty())
         {
             let file = format!("{}-{name}{}", r.basesubdir, TaskName::SUFFIX);
             r.taskfile = self.dirs.tmp(Role::Send).join(file).display().to_string();

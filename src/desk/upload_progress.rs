@@ -17,13 +17,9 @@ impl Desk {
             obsstatus: "unknown".into(),
             cdnstatus: "unknown".into(),
         };
-        let row = match self.find(Role::Send, taskfile).await {
-            Ok(Some(row)) => row,
+        let (row, legs) = match self.find(Role::Send, taskfile).await {
+            Ok(Some(found)) => found,
             Ok(None) => return unknown(String::new()),
-            Err(fault) => return unknown(failed(&fault).desc),
-        };
-        let legs = match self.store.legs(row.id).await {
-            Ok(legs) => legs,
             Err(fault) => return unknown(failed(&fault).desc),
         };
         let leg = |m: Method| legs.iter().find(|l| l.method == m);

@@ -174,6 +174,16 @@ impl Store {
         Ok(())
     }
 
+    /// Whether a job's task was sent.
+    pub async fn was_sent(&self, id: i64) -> Result<bool, Fault> {
+        let sent: i64 = sqlx::query_scalar("SELECT count(*) FROM generations WHERE id = ? AND send = 'sent'")
+            .bind(id)
+            .fetch_one(&self.readers)
+            .await
+            .map_err(db_fault)?;
+        Ok(sent > 0)
+    }
+
     /// Forgets that the task of a file of this name is to be sent when it is made. `false`: it is not.
     pub async fn forget_send(&self, taskfile_name: &str) -> Result<bool, Fault> {
         let done = sqlx::query(

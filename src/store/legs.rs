@@ -1,10 +1,13 @@
 //! Legs: one task over one method.
 
-use super::{Store, bad_row, db_fault, i, u};
+use super::tasks::TaskRow;
+use super::{Store, bad_row, db_fault, i, tasks, u};
 use crate::error::Fault;
+use crate::model::ids::TaskName;
 use crate::model::span::Method;
-use crate::model::task::LegState;
+use crate::model::task::{LegState, Role};
 use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
 
 /// A leg as the database holds it.
 #[derive(Clone, Debug)]
@@ -41,6 +44,32 @@ pub struct LegSample {
     pub ready: bool,
 }
 
+const LEG_COLUMNS: &str =
+    "task_id, method, state, ready, bytes_total, bytes_done, bytes_wire, bytes_sent, rate, peers, tries, retry_at, error";
+
+fn read_leg(r: &SqliteRow, prefix: &str) -> Result<LegRow, Fault> {
+    let column = |c: &str| format!("{prefix}{c}");
+    let int = |c: &str| r.try_get::<i64, _>(column(c).as_str()).map_err(db_fault);
+    let text = |c: &str| r.try_get::<String, _>(column(c).as_str()).map_err(db_fault);
+    let (method, state) = (text("method")?, text("state")?);
+    Ok(LegRow {
+        task: int("task_id")?,
+        method: Method::parse(&method).ok_or_else(|| bad_row("method", &method))?,
+        state: LegState::parse(&state).ok_or_else(|| bad_row("leg state", &state))?,
+        ready: int("ready")? != 0,
+        bytes_total: u(int("bytes_total")?),
+        bytes_done: u(int("bytes_done")?),
+        bytes_wire: u(int("bytes_wire")?),
+        bytes_sent: u(int("bytes_sent")?),
+        rate: u(int("rate")?),
+        peers: u32::try_from(int("peers")?).unwrap_or(0),
+        tries: u32::try_from(int("tries")?).unwrap_or(0),
+        retry_at: r.try_get(column("retry_at").as_str()).map_err(db_fault)?,
+        error: text("error")?,
+        windows: r.try_get(column("windows").as_str()).map_err(db_fault)?,
+    })
+}
+
 impl Store {
     pub async fn legs(&self, task: i64) -> Result<Vec<LegRow>, Fault> {
         self.read_legs("l.task_id = ?1", task).await
@@ -54,34 +83,32 @@ impl Store {
 
     async fn read_legs(&self, condition: &str, bind: i64) -> Result<Vec<LegRow>, Fault> {
         let sql = format!(
-            "SELECT l.task_id, l.method, l.state, l.ready, l.bytes_total, l.bytes_done, l.bytes_wire, l.bytes_sent, l.rate, l.peers, \
-             l.tries, l.retry_at, l.error, s.windows FROM legs l JOIN tasks t ON t.id = l.task_id \
+            "SELECT l.*, s.windows FROM legs l JOIN tasks t ON t.id = l.task_id \
              LEFT JOIN schedules s ON s.task_id = l.task_id AND s.method = l.method WHERE {condition} ORDER BY l.task_id, l.method"
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(bind).fetch_all(&self.readers).await.map_err(db_fault)?;
-        rows.iter()
-            .map(|r| {
-                let int = |c: &str| r.try_get::<i64, _>(c).map_err(db_fault);
-                let method: String = r.try_get("method").map_err(db_fault)?;
-                let state: String = r.try_get("state").map_err(db_fault)?;
-                Ok(LegRow {
-                    task: int("task_id")?,
-                    method: Method::parse(&method).ok_or_else(|| bad_row("method", &method))?,
-                    state: LegState::parse(&state).ok_or_else(|| bad_row("leg state", &state))?,
-                    ready: int("ready")? != 0,
-                    bytes_total: u(int("bytes_total")?),
-                    bytes_done: u(int("bytes_done")?),
-                    bytes_wire: u(int("bytes_wire")?),
-                    bytes_sent: u(int("bytes_sent")?),
-                    rate: u(int("rate")?),
-                    peers: u32::try_from(int("peers")?).unwrap_or(0),
-                    tries: u32::try_from(int("tries")?).unwrap_or(0),
-                    retry_at: r.try_get("retry_at").map_err(db_fault)?,
-                    error: r.try_get("error").map_err(db_fault)?,
-                    windows: r.try_get("windows").map_err(db_fault)?,
-                })
-            })
-            .collect()
+        rows.iter().map(|r| read_leg(r, "")).collect()
+    }
+
+    /// A task by its key, with its legs (without their windows): one question instead of two, for what clients ask all the
+    /// time.
+    pub async fn task_with_legs(&self, role: Role, name: &TaskName) -> Result<Option<(TaskRow, Vec<LegRow>)>, Fault> {
+        let mine = tasks::COLUMNS.split(", ").map(|c| format!("t.{c} AS {c}")).collect::<Vec<_>>().join(", ");
+        let theirs = LEG_COLUMNS.split(", ").map(|c| format!("l.{c} AS leg_{c}")).collect::<Vec<_>>().join(", ");
+        let sql = format!(
+            "SELECT {mine}, {theirs}, NULL AS leg_windows FROM tasks t LEFT JOIN legs l ON l.task_id = t.id \
+             WHERE t.role = ? AND t.name = ? ORDER BY l.method"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(role.as_str())
+            .bind(name.as_str())
+            .fetch_all(&self.readers)
+            .await
+            .map_err(db_fault)?;
+        let Some(first) = rows.first() else { return Ok(None) };
+        let has_leg = |r: &&SqliteRow| r.try_get::<Option<i64>, _>("leg_task_id").is_ok_and(|id| id.is_some());
+        let legs = rows.iter().filter(has_leg).map(|r| read_leg(r, "leg_")).collect::<Result<_, _>>()?;
+        Ok(Some((tasks::read(first)?, legs)))
     }
 
     /// A leg's state with its error text, the tries that failed in a row and, for a retry, the time of the next try.

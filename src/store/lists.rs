@@ -280,7 +280,7 @@ impl Store {
             "SELECT t.name AS task, t.role, s.method, s.windows FROM schedules s JOIN tasks t ON t.id = s.task_id \
              WHERE t.state IN ('queues', 'uploading', 'uploaded', 'downloading', 'downloaded') ORDER BY t.id, s.method",
         )
-        .fetch_all(&self.viewers)
+        .fetch_all(&self.readers)
         .await
         .map_err(db_fault)
     }

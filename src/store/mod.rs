@@ -81,8 +81,9 @@ impl Store {
             .map_err(|e| Fault::local(format!("cannot bring the database {} up to date: {e}", path.display())))?;
         let reading = options.pragma("query_only", "on");
         let pool = |connections: u32| {
-            let options = SqlitePoolOptions::new().max_connections(connections).idle_timeout(None).max_lifetime(None);
-            options.connect_with(reading.clone())
+            // All at once and here: their threads have the priority of this one.
+            let options = SqlitePoolOptions::new().min_connections(connections).max_connections(connections);
+            options.idle_timeout(None).max_lifetime(None).connect_with(reading.clone())
         };
         let readers = pool(4).await.map_err(refused)?;
         let viewers = pool(2).await.map_err(refused)?;
