@@ -194,10 +194,14 @@ impl Drop for Clients {
 /// How much the threads that move bytes give way to all others, as `nice` counts.
 const GIVE_WAY: i32 = 5;
 
-/// For every thread that moves bytes; those that it starts inherit it.
-pub fn give_way() {
-    if let Err(e) = rustix::process::nice(GIVE_WAY) {
-        tracing::debug!(error = %e, "a thread keeps its priority");
+/// For threads that move bytes: what each does when it begins. Those that it starts inherit its priority, so it is set and
+/// not added to: else every generation of threads would sink further.
+pub fn give_way() -> impl Fn() + Send + Sync + 'static {
+    let wanted = rustix::process::getpriority_process(None).unwrap_or(0) + GIVE_WAY;
+    move || {
+        if let Err(e) = rustix::process::setpriority_process(None, wanted) {
+            tracing::debug!(error = %e, "a thread keeps its priority");
+        }
     }
 }
 

@@ -252,6 +252,30 @@ async fn recv_takes_only_what_it_was_given() {
     world.receiver.downloaded(&task_name("film")).await;
 }
 
+/// Whoever moves bytes gives way to whoever answers, and does so by the same measure however long it runs.
+#[tokio::test]
+async fn threads_that_move_bytes_give_way() {
+    let world = World::started().await;
+    let package = world.package("film", 12, 2);
+    let taskfile = world.publish("film", "1:1:1").await;
+    world.receive(&taskfile).await;
+    world.assert_delivered(&package);
+    let own = rustix::process::getpriority_process(None).expect("priority");
+    let threads = std::fs::read_dir(format!("/proc/{}/task", world.receiver.pid())).expect("threads");
+    let mut seen = std::collections::BTreeSet::new();
+    for thread in threads.flatten() {
+        // Threads come and go.
+        let Ok(stat) = std::fs::read_to_string(thread.path().join("stat")) else { continue };
+        let (name, rest) = stat.split_once(") ").expect("a name");
+        let nice: i32 = rest.split(' ').nth(16).and_then(|n| n.parse().ok()).expect("nice");
+        if name.ends_with("(clients") {
+            assert_eq!(nice, own, "{stat}");
+        }
+        seen.insert(nice - own);
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), [0, 5]);
+}
+
 async fn noticed(world: &World, name: &str) {
     let known = async || {
         let p = world.receiver.progress(&task_name(name)).await;

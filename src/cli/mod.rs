@@ -135,7 +135,7 @@ fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
         _ => tokio::runtime::Builder::new_current_thread(),
     };
     if matches!(command, Command::Serve(_) | Command::Console(_)) {
-        builder.on_thread_start(crate::app::give_way);
+        builder.on_thread_start(crate::app::give_way());
     }
     builder.enable_all().max_blocking_threads(BLOCKING_THREADS).thread_keep_alive(std::time::Duration::from_secs(3)).build()
 }

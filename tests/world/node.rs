@@ -63,6 +63,10 @@ impl Node {
     pub fn data(&self) -> &Path {
         &self.data
     }
+    /// Of the running process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
     /// Where packages lie.
     pub fn store(&self) -> PathBuf {
         self.data.join("dcp").join(SUBDIR).join("dcps")
