@@ -243,6 +243,7 @@ async fn api(args: &Args, place: &Place, master: &PackageSummary) -> Result<Vec<
             let (url, task) = round.receiver();
             let callers = asked.then(|| callers::Callers::start(&url, &task));
             let took = round.receive().await?;
+            println!("  api, run {}: {} {}", n + 1, seconds(took), if asked { "with callers" } else { "alone" });
             match callers {
                 Some(callers) => {
                     answers.extend(callers.stop()?);

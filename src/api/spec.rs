@@ -138,6 +138,9 @@ fn add_common_replies(path: &str, operation: &mut Value) {
     if posted {
         refuse("408", "The body did not arrive in time.");
         refuse("413", "The body is larger than the node reads.");
+        if resource {
+            refuse("415", "The body is not `application/json`.");
+        }
     }
     if posted || matches!(path, "/reloadconf" | "/showschedules" | super::CONFIG) {
         refuse("503", "Too many calls are running; ask again later.");
