@@ -163,7 +163,7 @@ impl App {
 }
 
 /// Clients are served by a thread of their own. The others hash and move bytes, at a lower priority: on a machine that is
-/// busy with a delivery a question is answered in milliseconds, and costs the delivery nothing that it would miss.
+/// busy with a delivery a question is answered in milliseconds, and does not wait behind hashing.
 struct Clients {
     handle: tokio::runtime::Handle,
     runtime: Option<Runtime>,
