@@ -13,6 +13,7 @@ use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -76,19 +77,27 @@ pub struct Callers {
 }
 
 impl Callers {
-    /// Every other question is a heartbeat; the others ask for the progress of `task` and of tasks that ended.
-    pub fn start(url: &str, task: &str) -> Self {
+    /// Every other question is a heartbeat; the others ask for the progress of `task` and of tasks that ended. Returns when
+    /// each caller was answered once: 16 HTTP clients that are made at once cost a tenth of a second of this machine, and
+    /// in the field other machines pay that.
+    pub fn start(url: &str, task: &str) -> Result<Self, Trouble> {
         let stop = Arc::new(AtomicBool::new(false));
         let (url, task, stopped) = (url.trim_end_matches('/').to_owned(), task.to_owned(), Arc::clone(&stop));
+        let (ready, first) = channel();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
             runtime.block_on(async {
-                let callers = (0..CALLERS).map(|n| call(n, &url, &task, &stopped));
+                let callers = (0..CALLERS).map(|n| call(n, &url, &task, ready.clone(), &stopped));
                 let times = futures::future::try_join_all(callers).await?;
                 Ok(times.concat())
             })
         });
-        Self { stop, thread }
+        let callers = Self { stop, thread };
+        if (0..CALLERS).any(|_| first.recv().is_err()) {
+            callers.stop()?;
+            return Err("a caller ended before it asked".into());
+        }
+        Ok(callers)
     }
 
     /// How long each answer took.
@@ -98,9 +107,11 @@ impl Callers {
     }
 }
 
-async fn call(n: u32, url: &str, task: &str, stopped: &AtomicBool) -> Result<Vec<Duration>, String> {
+async fn call(n: u32, url: &str, task: &str, ready: Sender<()>, stopped: &AtomicBool) -> Result<Vec<Duration>, String> {
     let refused = |e: reqwest::Error| format!("a caller was not answered: {e}");
     let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(1).build().map_err(refused)?;
+    http.get(format!("{url}/heartbeat")).send().await.map_err(refused)?.bytes().await.map_err(refused)?;
+    let _ = ready.send(());
     let mut pace = tokio::time::interval_at(tokio::time::Instant::now() + PACE * n / CALLERS, PACE);
     let (mut times, mut turn) = (Vec::new(), n);
     while !stopped.load(Ordering::Relaxed) {

@@ -241,7 +241,7 @@ async fn api(args: &Args, place: &Place, master: &PackageSummary) -> Result<Vec<
             round.send().await?;
             place.settle()?;
             let (url, task) = round.receiver();
-            let callers = asked.then(|| callers::Callers::start(&url, &task));
+            let callers = asked.then(|| callers::Callers::start(&url, &task)).transpose()?;
             let took = round.receive().await?;
             println!("  api, run {}: {} {}", n + 1, seconds(took), if asked { "with callers" } else { "alone" });
             match callers {
