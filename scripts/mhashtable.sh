@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Keeps the hash table up to date while packages come and go, until the service watches its library itself: scans DIR
-# (BFT2_DCP, /data/dcp) every 60 s (BFT2_SCAN_PERIOD). A scan reads no file; what is new or has changed is hashed by the
-# service in the background. A line that was deleted from hashtable.txt by hand comes back with the next scan.
+# Scans DIR (BFT2_DCP, /data/dcp) every 60 s (BFT2_SCAN_PERIOD). The service watches its library itself; this is for
+# those who have always run it, and for a mounted bucket that is to be looked at more often. A scan reads no file; what is
+# new or has changed is hashed by the service. A line that was deleted from hashtable.txt by hand comes back with it.
 #   nohup mhashtable.sh [DIR] >/dev/null 2>&1 &
 # It logs to /var/log/bft2/mhashtable.log (BFT2_LOGDIR): scans that found something, and those that failed.
 set -euo pipefail

@@ -10,7 +10,7 @@ use crate::config::{Config, ConfigHandle};
 use crate::desk::overview::Overview;
 use crate::desk::{Desk, intake, sends};
 use crate::error::Fault;
-use crate::library::table::HashTable;
+use crate::library::Library;
 use crate::model::task::{NodeType, Role};
 use crate::store::Store;
 use crate::store::events::Level;
@@ -108,8 +108,8 @@ impl App {
             started_at: clock.now().fixed_offset(),
         };
         // A cacher has no library.
-        let table = (config.servertype != NodeType::Cacher)
-            .then(|| Arc::new(HashTable::new(store.clone(), handle.clone(), clock.clone())));
+        let library =
+            (config.servertype != NodeType::Cacher).then(|| Arc::new(Library::new(store.clone(), handle.clone(), clock.clone())));
         let desk = Arc::new(Desk {
             store: store.clone(),
             config: handle,
@@ -119,7 +119,7 @@ impl App {
             http,
             admission: tokio::sync::Mutex::default(),
             sending: tokio::sync::Mutex::default(),
-            table: table.clone(),
+            library: library.clone(),
         });
         let mut others = serve_web(&config, &stop).await?;
         let token = (!config.token.is_empty()).then(|| config.token.reveal().to_owned());
@@ -132,9 +132,9 @@ impl App {
         if config.servertype == NodeType::Sender {
             others.push(tokio::spawn(sends::watch(desk, stop.clone())));
         }
-        if let Some(table) = table {
+        if let Some(library) = library {
             let stop = stop.clone();
-            others.push(tokio::spawn(async move { table.keep(stop).await }));
+            others.push(tokio::spawn(async move { library.keep(stop).await }));
         }
         let started = format!("version {}, {}", env!("CARGO_PKG_VERSION"), config.servertype);
         node.event(Level::Info, "start", "", &started).await;

@@ -68,6 +68,11 @@ words!(
     LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace" }
 );
 
+words!(
+    /// How the library is watched.
+    WatchMethod { Auto = "auto", Fanotify = "fanotify", Inotify = "inotify", Polling = "polling", Off = "off" }
+);
+
 /// A checked configuration. Paths are absolute; rates are bytes per second, `None` for no cap.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -143,6 +148,8 @@ pub struct Config {
     pub stoptimeout: Duration,
     /// How long a library file must be quiet before it is hashed.
     pub settle: Duration,
+    /// Automatic: the best that each file system allows.
+    pub watch: WatchMethod,
 }
 
 impl Config {

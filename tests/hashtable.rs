@@ -141,7 +141,7 @@ async fn a_senders_table_is_edited_by_hand() {
     sha1sum_accepts(sender);
     until("the wrong digest is told", PATIENCE, async || {
         let told = sender.events("").await;
-        (told.contains("1 had another digest there") && told.contains("1 line refused")).then_some(())
+        (told.contains("1 had another digest in the hash table") && told.contains("1 line refused")).then_some(())
     })
     .await;
 
@@ -180,6 +180,7 @@ fn hashes(node: &Node, args: &[&str], says: &str) {
 async fn the_library_is_hashed_on_request() {
     let mut world = World::new();
     let package = world.package("film", 6, 2);
+    world.sender.set_all(&json!({"watch": "off", "settle": 0}));
     world.sender.start().await;
     world.cacher.start().await;
     let (sender, dir) = (&world.sender, package.dir.to_str().expect("utf-8"));
@@ -226,6 +227,32 @@ async fn the_library_is_hashed_on_request() {
     hashes(sender, &["init", "--watch"], &format!("{n} to hash, 0 known, 0 gone"));
     shows(sender, "the changed byte", &table_of(&[&package.dir])).await;
     sha1sum_accepts(sender);
+
+    // Damage of that kind is named by a look at everything.
+    flip_byte(&files[2], 3);
+    fs::File::options().write(true).open(&files[2]).and_then(|f| f.set_modified(time)).expect("time");
+    let (code, out, err) = hash(sender, &["verify", dir]);
+    let name = files[2].display().to_string();
+    assert!(
+        code == 1 && out.contains(&format!("{name} is damaged")) && out.ends_with(&format!("{n} files read, 1 damaged")),
+        "{out} {err}"
+    );
+    hashes(sender, &["verify", dir], &format!("{n} files read, 0 damaged"));
+
+    // Out to sha1sum and in again.
+    let list = world.dir.path().join("hashes.txt");
+    hashes(sender, &["export", list.to_str().expect("utf-8")], &format!("{n} files"));
+    let check = Command::new("sha1sum").args(["--check", "--strict", "--quiet"]).arg(&list).status().expect("sha1sum");
+    assert!(check.success());
+    hashes(sender, &["import", list.to_str().expect("utf-8")], &format!("{n} known, 0 to hash, 0 refused"));
+    fs::write(package.dir.join("late.xml"), "late").expect("file");
+    let line = format!("{}  {}\n", "0".repeat(40), package.dir.join("late.xml").display());
+    fs::write(&list, line + "garbage\n0000000000000000000000000000000000000000  /etc/passwd\n").expect("list");
+    let (code, out, err) = hash(sender, &["import", list.to_str().expect("utf-8"), "--watch"]);
+    assert_eq!((code, out.as_str()), (1, "0 known, 1 to hash, 2 refused"), "{err}");
+    shows(sender, "the late file with its own digest", &table_of(&[&package.dir])).await;
+    fs::remove_file(package.dir.join("late.xml")).expect("file");
+    hashes(sender, &["add", dir], &format!("0 to hash, {n} known, 1 gone"));
     hashes(sender, &["init", dir, "--watch", "--json"], &format!(r#"{{"queued":{n},"known":0,"gone":0,"skipped":0}}"#));
 
     // What is none of the library's is refused by name.

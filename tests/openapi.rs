@@ -78,6 +78,7 @@ fn every_endpoint_of_the_protocol_is_named() {
         "get /v1/library/packages",
         "get /v1/library/duplicates",
         "post /v1/library/scans",
+        "post /v1/library/imports",
         "get /v1/library/queue",
         "get /v1/events",
         "get /v1/events/stream",

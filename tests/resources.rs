@@ -280,7 +280,8 @@ async fn scans_reach_the_desk_and_refusals_are_problems() {
     ] {
         assert_eq!(post(body).await.0, status, "{body}");
     }
-    assert_eq!(api.ok("/v1/library/queue").await, json!({"files": 3, "bytes": 700, "scanning": false}));
+    let idle = json!({"files": 3, "bytes": 700, "scanning": false, "state": "idle", "file": "", "rate": 0, "eta_minutes": -1});
+    assert_eq!(api.ok("/v1/library/queue").await, idle);
     assert_eq!(api.get("/v1/library/scans").await.0, StatusCode::METHOD_NOT_ALLOWED);
 }
 

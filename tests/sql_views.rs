@@ -12,6 +12,8 @@ use bft2::store::Store;
 use bft2::store::events::Level;
 use bft2::store::legs::LegSample;
 use bft2::store::library::{LibraryFile, PackageRow};
+use bft2::store::library_queue::{QueueLength, QueuedFile};
+use bft2::store::library_watch::{HashingRow, WatchRow};
 use bft2::store::shell::{Rows, query};
 use bft2::store::task_files::FileProgress;
 use bft2::store::tasks::NewTask;
@@ -33,6 +35,9 @@ const PROMISED: &[(&str, &str)] = &[
     ("v_library", "path size sha1 state hashed_at package"),
     ("v_packages", "package path verdict title files bytes"),
     ("v_duplicates", "sha1 copies bytes_wasted"),
+    ("v_watches", "root filesystem method why since changes overflows scanned_at"),
+    ("v_hashing", "state file files_left bytes_left rate eta_minutes at"),
+    ("v_hash_queue", "path size bytes_done state due_at"),
     ("v_schedules", "task role method window open_now opens_at closes_at"),
     ("v_events", "at level kind task actor text"),
     ("v_generations", "dcppath taskfile state bytes_total bytes_done error"),
@@ -105,6 +110,13 @@ async fn fill(store: &Store) -> (i64, i64) {
         files: 3,
         bytes: 27,
     };
+    let waits = QueuedFile { path: "/dcp/new".into(), listed: None, stamp: None, anew: false, due_at: 0 };
+    store.queue_library_files(&[waits]).await.unwrap();
+    let hashing =
+        HashingRow { state: "hashing".into(), left: QueueLength { files: 1, bytes: 600 }, rate: 5, ..HashingRow::default() };
+    store.put_hashing(&hashing, 1).await.unwrap();
+    let watch = WatchRow { root: "/dcp".into(), method: "fanotify".into(), ..WatchRow::default() };
+    store.put_watches(&[watch], 1).await.unwrap();
     let same = ["/dcp/Film_FTR/a", "/dcp/Film_FTR/b", "/dcp/Film_FTR/c"].map(library);
     store.put_package(&package, &same, 5_000).await.unwrap();
     let torrent = TorrentRow { files: "[]".into(), piece_length: 1 << 20, pieces: vec![[1; 20]] };
@@ -171,6 +183,8 @@ async fn figures_in_the_views_are_right() {
         format!("a.mxf|{}|cdn|partial|600\nb.mxf|{}|cdn|waiting|0", sha1(&[1; 1000]), sha1(&[2; 500]))
     );
     assert_eq!(one(&store, "select copies, bytes_wasted from v_duplicates").await, "3|18");
+    assert_eq!(one(&store, "select state, eta_minutes from v_hashing").await, "hashing|3");
+    assert_eq!(one(&store, "select path, state from v_hash_queue").await, "/dcp/new|waiting");
     assert_eq!(
         one(&store, "select \"window\", open_now, opens_at is null, closes_at is null from v_schedules").await,
         "08:00-18:00|1|1|0"

@@ -7,9 +7,10 @@ use bft2::model::span::{Method, Span};
 use bft2::model::task::{LegState, Role, TaskState};
 use bft2::store::Store;
 use bft2::store::generations::GenerationState;
-use bft2::store::hashtable::QueuedFile;
+use bft2::store::hashtable::FileStamp;
 use bft2::store::legs::LegSample;
 use bft2::store::library::{LibraryFile, PackageRow};
+use bft2::store::library_queue::{Put, QueueLength, QueuedFile, Wait};
 use bft2::store::task_files::FileProgress;
 use bft2::store::tasks::{NewSpan, NewTask};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -357,37 +358,59 @@ async fn an_older_library_is_taken_over() {
 async fn queued_files_become_rows_once() {
     let (_dir, store) = open().await;
     let (a, b) = (sha1(b"a"), sha1(b"b"));
-    let queued = |path: &str, listed| QueuedFile { path: path.into(), listed: Some(listed), size: None };
+    let line = |path: &str, listed| QueuedFile { path: path.into(), listed: Some(listed), stamp: None, anew: false, due_at: 0 };
+    let due = async |now| store.due_library_files(now, 9).await.unwrap().into_iter().map(|f| f.queued).collect::<Vec<_>>();
     store.put_package(&package("/p/film", &[]).0, &[], 1).await.unwrap();
-    store.queue_library_files(&[queued("/p/film/b", a), queued("/p/film/a", a)]).await.unwrap();
-    store.queue_library_files(&[queued("/p/film/a", b)]).await.unwrap();
-    assert_eq!(store.next_queued_file().await.unwrap(), Some(queued("/p/film/a", b)));
+    store.queue_library_files(&[line("/p/film/b", a), line("/p/film/a", a)]).await.unwrap();
+    store.queue_library_files(&[line("/p/film/a", b)]).await.unwrap();
+    assert_eq!(due(1).await, [line("/p/film/a", b), line("/p/film/b", a)]);
 
     let file = |path: &str, sha1| LibraryFile { path: path.into(), size: 1, mtime_ns: 2, inode: 3, sha1 };
-    assert!(store.put_queued_file(&file("/p/film/a", a), 5).await.unwrap());
-    assert!(!store.put_queued_file(&file("/p/film/a", b), 6).await.unwrap(), "it is not in the queue any more");
+    let put = async |path: &str, sha1, due_at| store.put_hashed_files(&[(file(path, sha1), due_at)], 5).await.unwrap();
+    assert_eq!(put("/p/film/a", a, 0).await, [Put::Done]);
+    assert_eq!(put("/p/film/a", b, 0).await, [Put::Outdated], "it is not in the queue any more");
     assert_eq!(store.library_below(Path::new("/p/film")).await.unwrap(), [file("/p/film/a", a)]);
     assert_eq!(number(&store, "select count(*) from v_library where package = '/p/film'").await, 1);
-    // A row that is refreshed keeps its id: an export that shows it stays valid for it.
+    // A row that is refreshed keeps its id: an export that shows it stays valid for it. Other bytes in a file that looks the
+    // same are damage.
     let id = store.newest_library_row().await.unwrap();
-    store.queue_library_files(&[queued("/p/film/a", b), queued("/elsewhere", b)]).await.unwrap();
-    assert!(store.put_queued_file(&file("/p/film/a", b), 7).await.unwrap());
+    store.queue_library_files(&[line("/p/film/a", b), line("/elsewhere", b)]).await.unwrap();
+    assert_eq!(put("/p/film/a", b, 0).await, [Put::Damaged(a)]);
     assert_eq!(store.library_rows(&["/p/film/a"]).await.unwrap(), [Some((id, b))]);
 
-    store.queue_library_files(&[queued("/p/film/a", a)]).await.unwrap();
-    store.refuse_queued_file("/p/film/a").await.unwrap();
+    store.queue_library_files(&[line("/p/film/a", a)]).await.unwrap();
+    store.refuse_queued_files(&[("/p/film/a".into(), 0)]).await.unwrap();
     assert_eq!(store.library_below(Path::new("/p/film")).await.unwrap(), []);
-    // A scan knows the size and no digest; what a line said stays. Told again, it is nothing new.
-    let found = QueuedFile { path: "/elsewhere".into(), listed: None, size: Some(7) };
-    assert_eq!(store.queue_library_files(std::slice::from_ref(&found)).await.unwrap(), 1);
+
+    // A scan knows how a file looks and no digest; what a line said stays. Told again, it keeps its time; changed, it waits
+    // anew, and what was hashed meanwhile does not count.
+    let stamp = |size| Some(FileStamp { size, mtime_ns: 8, inode: 9 });
+    let found = QueuedFile { path: "/elsewhere".into(), listed: None, stamp: stamp(7), anew: false, due_at: 500 };
     assert_eq!(store.queue_library_files(std::slice::from_ref(&found)).await.unwrap(), 0);
-    assert_eq!(store.next_queued_file().await.unwrap(), Some(QueuedFile { listed: Some(b), ..found.clone() }));
-    let other = QueuedFile { path: "/a".into(), ..found };
+    let other = QueuedFile { path: "/a".into(), ..found.clone() };
     assert_eq!(store.queue_library_files(std::slice::from_ref(&other)).await.unwrap(), 1);
-    assert_eq!(store.next_queued_file().await.unwrap(), Some(other));
-    assert_eq!(store.library_queue().await.unwrap(), (3, 14), "a line tells no size");
+    assert_eq!(due(1).await, [line("/p/film/b", a)]);
+    store.queue_library_files(&[QueuedFile { due_at: 900, ..other.clone() }]).await.unwrap();
+    assert_eq!(due(500).await, [line("/p/film/b", a), other.clone(), QueuedFile { listed: Some(b), ..found.clone() }]);
+    assert_eq!(store.library_queue().await.unwrap(), QueueLength { files: 3, bytes: 14 }, "a line tells no size");
+    let changed = QueuedFile { stamp: stamp(8), due_at: 900, ..other.clone() };
+    store.queue_library_files(std::slice::from_ref(&changed)).await.unwrap();
+    assert_eq!(put("/a", a, 500).await, [Put::Outdated]);
+    assert_eq!(due(900).await[2], changed);
+    // Due next week: the clock was set back.
+    assert_eq!(due(900 - 7 * 24 * 3_600_000).await.len(), 3);
+
+    store
+        .postpone_queued_files(&[("/a".into(), 900, FileStamp { size: 8, mtime_ns: 8, inode: 9 })], Wait::Written, 950)
+        .await
+        .unwrap();
+    assert_eq!(due(900).await.len(), 2);
+    assert_eq!(store.due_library_files(950, 9).await.unwrap()[2].wait, Some(Wait::Written));
+    // Seen again, it may be whole now.
+    store.queue_library_files(&[QueuedFile { due_at: 960, ..changed }]).await.unwrap();
+    assert_eq!(store.due_library_files(960, 9).await.unwrap()[2].wait, None);
     store.clear_library_queue().await.unwrap();
-    assert_eq!(store.next_queued_file().await.unwrap(), None);
+    assert_eq!(store.next_library_file_due().await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use serde_json::Value;
 
-use crate::desk::scan::{NotScanned, Scanned, Waiting};
+use crate::desk::scan::{Imported, NotScanned, Scanned, Waiting};
 use crate::desk::{CacherProgress, Desk, GentaskRequest, Progress, QueryReply, Reply, UploadProgress};
 use crate::error::Fault;
 use crate::model::ids::TaskName;
@@ -29,6 +29,7 @@ pub trait UseCases: Send + Sync + 'static {
     async fn sends(&self, request: GentaskRequest) -> Reply;
     async fn scan_library(&self, path: Option<&str>, anew: bool) -> Result<Scanned, NotScanned>;
     async fn library_queue(&self) -> Result<Option<Waiting>, Fault>;
+    async fn import_library(&self, lines: Vec<String>) -> Result<Option<Imported>, Fault>;
     async fn showschedules(&self) -> String;
     async fn config(&self) -> Value;
     async fn put_config(&self, config: Value) -> Reply;
@@ -77,6 +78,9 @@ impl UseCases for Desk {
     }
     async fn library_queue(&self) -> Result<Option<Waiting>, Fault> {
         Desk::library_queue(self).await
+    }
+    async fn import_library(&self, lines: Vec<String>) -> Result<Option<Imported>, Fault> {
+        Desk::import_library(self, lines).await
     }
     async fn showschedules(&self) -> String {
         Desk::showschedules(self).await

@@ -106,6 +106,19 @@ impl Client {
         }
     }
 
+    /// Lines of `sha1sum` for the library.
+    pub async fn import(&self, lines: &[String]) -> Result<Value, Failure> {
+        let request = self.http.post(self.url("v1/library/imports")?).json(&json!({"lines": lines}));
+        let (status, text) = self.exchange(request).await?;
+        match (status, serde_json::from_str(&text)) {
+            (s, Ok(imported)) if s.is_success() => Ok(imported),
+            (s, _) => match detail_of(&text) {
+                Some(why) => Err(Failure::refused(format!("refused: {why}"))),
+                None => Err(self.odd(&format!("HTTP {s}"))),
+            },
+        }
+    }
+
     /// What is still to hash.
     pub async fn hash_queue(&self) -> Result<HashQueue, Failure> {
         let (status, raw) = self.exchange(self.http.get(self.url("v1/library/queue")?)).await?;
@@ -123,7 +136,7 @@ impl Client {
     }
 
     /// A resource below `/v1`; `None` when there is no such thing.
-    async fn resource(&self, url: Url) -> Result<Option<String>, Failure> {
+    pub(super) async fn resource(&self, url: Url) -> Result<Option<String>, Failure> {
         let (status, text) = self.exchange(self.http.get(url)).await?;
         match status {
             StatusCode::NOT_FOUND => Ok(None),
@@ -132,7 +145,7 @@ impl Client {
         }
     }
 
-    fn url(&self, path: &str) -> Result<Url, Failure> {
+    pub(super) fn url(&self, path: &str) -> Result<Url, Failure> {
         self.base.join(path).map_err(|e| Failure::usage(format!("{path}: {e}")))
     }
 

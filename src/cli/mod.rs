@@ -15,6 +15,7 @@ mod fetch;
 pub mod follow;
 mod gentask;
 mod hash;
+mod hash_table;
 mod openapi;
 mod progress;
 mod query;

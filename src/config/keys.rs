@@ -1,6 +1,6 @@
 //! The keys of `config.json`: names, other spellings, defaults, what is allowed.
 
-use super::{Config, ConfigError, LogLevel, MachineType, StorePlan};
+use super::{Config, ConfigError, LogLevel, MachineType, StorePlan, WatchMethod};
 use crate::model::endpoint::{self, ObsEndpoint, ObsUrl};
 use crate::model::ids::BaseSubdir;
 use crate::model::json::{as_bool, as_number, as_text, parse_config};
@@ -221,6 +221,9 @@ pub(super) fn parse(text: &[u8]) -> Result<(Config, Vec<String>)> {
             .unwrap_or(LogLevel::Info),
         stoptimeout: Duration::from_secs(k.number("stoptimeout", 20, 1, 3600)?),
         settle: Duration::from_secs(k.number("settle", 2, 0, 3600)?),
+        watch: k
+            .parsed(&["watch"], WatchMethod::ALLOWED, |s| WatchMethod::parse(&s.to_ascii_lowercase()))?
+            .unwrap_or(WatchMethod::Auto),
     };
     needs_token(&config)?;
     let warnings = k.0.keys().map(|key| format!("unknown configuration key {key:?} is ignored")).collect();
@@ -300,6 +303,7 @@ pub(super) fn masked(c: &Config) -> Value {
         "loglevel": c.loglevel.as_str(),
         "stoptimeout": c.stoptimeout.as_secs(),
         "settle": c.settle.as_secs(),
+        "watch": c.watch.as_str(),
     });
     let objects = [protocol, ours].into_iter().filter_map(|v| if let Value::Object(m) = v { Some(m) } else { None });
     Value::Object(objects.flatten().collect())

@@ -19,7 +19,7 @@ mod upload_progress;
 use crate::clock::Clock;
 use crate::config::ConfigHandle;
 use crate::error::Fault;
-use crate::library::table::HashTable;
+use crate::library::Library;
 use crate::model::ids::TaskName;
 use crate::model::task::{NodeType, Role};
 use crate::store::Store;
@@ -136,7 +136,7 @@ pub struct Desk {
     /// One round of sending what `sends` generated at a time.
     pub sending: tokio::sync::Mutex<()>,
     /// The hash table, where there is a library.
-    pub table: Option<Arc<HashTable>>,
+    pub library: Option<Arc<Library>>,
 }
 
 /// Times in task files.

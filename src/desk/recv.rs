@@ -249,8 +249,8 @@ impl Desk {
     /// For each file, a library file with the same digest and size that still looks as it was hashed.
     async fn find_local(&self, task: &TaskFile) -> Result<Vec<Option<LibraryFile>>, String> {
         // Whoever edits the hash table and calls right after it means the edited one.
-        if let Some(table) = &self.table {
-            table.settled().await;
+        if let Some(library) = &self.library {
+            library.settled().await;
         }
         let wanted: Vec<_> = task.files.iter().map(|f| (f.sha1, f.size)).collect();
         let found = self.store.find_same(&wanted).await.map_err(|f| failed(&f).desc)?;

@@ -1,11 +1,96 @@
-//! The library: which files this node has, by digest, and how a person sees and corrects that.
+//! The library: which files this node has, by digest, kept right without anybody's help.
 //!
-//! * [`table`] — `hashtable.txt`: the library as a file, written from the database; edits by another hand are taken in;
-//!   files are hashed on request.
-//! * [`hash`] — which files may be in the library, and their digests.
+//! * [`watch`] — what touches files below `basedatapath` is seen: fanotify, else inotify, else looking now and then.
+//! * [`scan`] — what was touched, or everything, is compared with the rows. New, changed, renamed, gone.
+//! * [`queue`] — what is new or has changed is hashed when it has settled: nobody writes, and it was quiet for a while.
+//! * [`table`] — `hashtable.txt`: the library as a file, written from the database; edits by another hand are taken in.
+//! * [`place`] — which files may be in the library. [`hash`] — the digest of one. [`walk`] — what lies on the disk.
 //!
 //! Rows are `store::library`'s. Nothing here knows tasks or transports; a row says what was hashed here and how the file
 //! looked then, nothing else gets in.
 
 pub mod hash;
+mod import;
+pub mod place;
+mod queue;
+mod scan;
 pub mod table;
+mod tally;
+#[cfg(test)]
+mod tests;
+mod walk;
+pub mod watch;
+
+use crate::clock::Clock;
+use crate::config::ConfigHandle;
+use crate::error::Fault;
+use crate::store::Store;
+use crate::store::events::Level;
+pub use import::Imported;
+use place::Place;
+pub use queue::Waiting;
+pub use scan::{NotScanned, Scanned};
+use std::sync::Arc;
+use tokio::sync::{Mutex, Notify};
+use tokio_util::sync::CancellationToken;
+use watch::touched::Touched;
+
+/// Keeps the library. One per process.
+pub struct Library {
+    store: Store,
+    config: ConfigHandle,
+    clock: Clock,
+    place: Place,
+    /// Something was put into the queue.
+    queued: Notify,
+    /// Held by the scan that runs; what the last one complained about.
+    scans: Mutex<String>,
+    /// What a watch has seen and nobody has looked at.
+    touched: Arc<Touched>,
+    dealt: table::Dealt,
+}
+
+impl Library {
+    pub fn new(store: Store, config: ConfigHandle, clock: Clock) -> Self {
+        let now = config.current();
+        let place = Place { base: now.basedatapath.clone(), transfer: now.transfer_dir() };
+        let touched = Arc::new(Touched::new(place.base.clone()));
+        Self { store, config, clock, place, queued: Notify::new(), scans: Mutex::default(), touched, dealt: table::Dealt::new() }
+    }
+
+    /// Watches, hashes, exports and takes in until stopped.
+    pub async fn keep(&self, stop: CancellationToken) {
+        tokio::join!(self.keep_table(&stop), self.hash_queue(&stop), self.keep_watch(&stop));
+    }
+
+    /// How long a file must be quiet before it is hashed.
+    fn settle_ms(&self) -> i64 {
+        i64::try_from(self.config.current().settle.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    async fn event(&self, level: Level, text: &str) {
+        self.event_of("hashtable", level, text).await;
+    }
+
+    /// A file whose bytes are not what they were, though it looks the same.
+    async fn damaged(&self, path: &str, was: &str, is: &str) {
+        let text =
+            format!("{path} is damaged: its bytes changed, its size and time did not. SHA-1 was {was}, is {is}. Check the disk");
+        self.event_of("damaged", Level::Error, &text).await;
+    }
+
+    async fn event_of(&self, kind: &str, level: Level, text: &str) {
+        match level {
+            Level::Info => tracing::info!("{text}"),
+            Level::Warn => tracing::warn!("{text}"),
+            Level::Error => tracing::error!("{text}"),
+        }
+        if let Err(fault) = self.store.add_event(level, kind, "", "library", text, self.clock.now_ms()).await {
+            tracing::error!(%fault, "cannot write an event");
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
+    tokio::task::spawn_blocking(f).await.unwrap_or_else(|e| Err(Fault::local(format!("the library: {e}"))))
+}

@@ -3,7 +3,6 @@
 use super::{Store, bad_row, db_fault, i, u};
 use crate::error::Fault;
 use crate::model::ids::Sha1;
-use crate::store::hashtable::FileStamp;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -180,36 +179,6 @@ impl Store {
         Ok(out)
     }
 
-    /// For each path, how the file of its row looked when it was hashed.
-    pub async fn library_stamps(&self, paths: &[&str]) -> Result<Vec<Option<FileStamp>>, Fault> {
-        let rows: Vec<(i64, i64, i64, i64)> = sqlx::query_as(
-            "SELECT n.key, f.size, f.mtime_ns, f.inode FROM json_each(?) AS n JOIN library_files f ON f.path = n.value",
-        )
-        .bind(json!(paths).to_string())
-        .fetch_all(&self.readers)
-        .await
-        .map_err(db_fault)?;
-        let mut out = vec![None; paths.len()];
-        for (n, size, mtime_ns, inode) in rows {
-            if let Some(slot) = usize::try_from(n).ok().and_then(|n| out.get_mut(n)) {
-                *slot = Some(FileStamp { size: u(size), mtime_ns, inode: u(inode) });
-            }
-        }
-        Ok(out)
-    }
-
-    /// The next `most` rows below a directory by path, as ids and paths. `after` is the last path of the page before.
-    pub async fn library_rows_below(&self, dir: &Path, after: Option<&str>, most: u32) -> Result<Vec<(i64, String)>, Fault> {
-        let (prefix, end) = (format!("{}/", dir.display()), format!("{}0", dir.display())); // '0' follows '/'
-        sqlx::query_as("SELECT id, path FROM library_files WHERE path > ? AND path < ? ORDER BY path LIMIT ?")
-            .bind(after.unwrap_or(&prefix))
-            .bind(end)
-            .bind(most)
-            .fetch_all(&self.readers)
-            .await
-            .map_err(db_fault)
-    }
-
     /// Drops rows: their files are gone.
     pub async fn forget_library_rows(&self, ids: &[i64]) -> Result<u64, Fault> {
         let mut tx = self.begin().await?;
@@ -245,7 +214,7 @@ impl Store {
     }
 }
 
-fn digest(bytes: &[u8]) -> Result<Sha1, Fault> {
+pub(super) fn digest(bytes: &[u8]) -> Result<Sha1, Fault> {
     bytes.try_into().map(Sha1).map_err(|_| bad_row("digest", &hex::encode(bytes)))
 }
 

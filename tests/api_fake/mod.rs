@@ -8,11 +8,12 @@ use bft2::api::UseCases;
 use bft2::clock::{Clock, Pulse};
 use bft2::config::{Config, ConfigHandle};
 use bft2::desk::overview::Overview;
-use bft2::desk::scan::{NotScanned, Scanned, Waiting};
+use bft2::desk::scan::{Imported, NotScanned, Scanned, Waiting};
 use bft2::desk::{CacherProgress, GentaskRequest, Progress, QueryReply, Reply, UploadProgress};
 use bft2::error::Fault;
 use bft2::model::task::Role;
 use bft2::store::Store;
+use bft2::store::library_queue::QueueLength;
 use tokio::sync::Semaphore;
 
 /// Writes down every call. `cancel` waits until [`FakeDesk::release`] has permits, `recv` of `panic` panics.
@@ -132,8 +133,11 @@ impl UseCases for FakeDesk {
             _ => Ok(Scanned { queued: 3, known: 2, gone: 1, skipped: 0 }),
         }
     }
+    async fn import_library(&self, lines: Vec<String>) -> Result<Option<Imported>, Fault> {
+        Ok(Some(Imported { queued: lines.len() as u64, ..Imported::default() }))
+    }
     async fn library_queue(&self) -> Result<Option<Waiting>, Fault> {
-        Ok(Some(Waiting { files: 3, bytes: 700, scanning: false }))
+        Ok(Some(Waiting { left: QueueLength { files: 3, bytes: 700 }, ..Waiting::default() }))
     }
     async fn showschedules(&self) -> String {
         "Now: 2021-05-28 22:33:57\n".into()

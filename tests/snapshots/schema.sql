@@ -13,6 +13,17 @@ SELECT dcppath, taskfile, state, send, bytes_total, bytes_done, error,
        datetime(created_at / 1000, 'unixepoch', 'localtime') AS created_at,
        datetime(finished_at / 1000, 'unixepoch', 'localtime') AS finished_at
 FROM generations;
+CREATE VIEW v_hash_queue AS
+SELECT path, size, digest_at AS bytes_done,
+       CASE waits WHEN 'written' THEN 'being written' WHEN 'quiet' THEN 'perhaps being written'
+            ELSE CASE WHEN due_at > unixepoch('subsec') * 1000 THEN 'settling' ELSE 'waiting' END END AS state,
+       datetime(due_at / 1000, 'unixepoch', 'localtime') AS due_at
+FROM library_queue;
+CREATE VIEW v_hashing AS
+SELECT state, file, files_left, bytes_left, rate,
+       CASE WHEN files_left = 0 THEN 0 WHEN rate > 0 THEN bytes_left / rate / 60 + 1 ELSE -1 END AS eta_minutes,
+       datetime(at / 1000, 'unixepoch', 'localtime') AS at
+FROM library_work;
 CREATE VIEW v_legs AS
 SELECT t.name AS task, t.role, l.method, l.state, l.ready, l.bytes_total, l.bytes_done, l.bytes_wire, l.bytes_sent,
        l.rate, l.peers, coalesce(s.windows, '') AS window,
@@ -61,6 +72,10 @@ SELECT t.name AS task, t.role, t.package, t.state, t.reason, t.policy, t.ratio, 
        datetime(t.finished_at / 1000, 'unixepoch', 'localtime') AS finished_at,
        datetime(t.seed_until / 1000, 'unixepoch', 'localtime') AS seed_until
 FROM tasks t;
+CREATE VIEW v_watches AS
+SELECT root, filesystem, method, why, datetime(since / 1000, 'unixepoch', 'localtime') AS since, changes, overflows,
+       datetime(scanned_at / 1000, 'unixepoch', 'localtime') AS scanned_at
+FROM library_watches;
 CREATE TABLE checkpoints (
     task_id      INTEGER NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
     method       TEXT NOT NULL CHECK (method IN ('bt', 'obs', 'cdn')),
@@ -118,9 +133,35 @@ CREATE TABLE library_files (
 ) STRICT;
 CREATE TABLE library_queue (
     path         TEXT PRIMARY KEY,                   -- absolute
-    listed       BLOB CHECK (length(listed) = 20),   -- what a line says; compared, never believed. NULL: there was no line
-    size         INTEGER                             -- as the scan saw it; NULL: a line does not tell
+    listed       BLOB CHECK (length(listed) = 20),   -- what a line of hashtable.txt says; compared, never believed
+    size         INTEGER,                            -- as it was seen; NULL: a line does not tell
+    mtime_ns     INTEGER,
+    inode        INTEGER,
+    anew         INTEGER NOT NULL DEFAULT 0 CHECK (anew IN (0, 1)),  -- hash it even if its row still fits
+    due_at       INTEGER NOT NULL DEFAULT 0,         -- not before: it has to be quiet first
+    waits        TEXT NOT NULL DEFAULT '' CHECK (waits IN ('', 'written', 'quiet')),  -- open for writing; nobody can tell
+    digest       BLOB,                               -- state of the interrupted SHA-1 ...
+    digest_at    INTEGER NOT NULL DEFAULT 0          -- ... over the first digest_at bytes of the file as it was seen
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE library_watches (
+    root         TEXT PRIMARY KEY,                   -- absolute
+    filesystem   TEXT NOT NULL,
+    method       TEXT NOT NULL CHECK (method IN ('fanotify', 'inotify', 'polling', 'off')),
+    why          TEXT NOT NULL DEFAULT '',           -- why no better one
+    since        INTEGER NOT NULL,
+    changes      INTEGER NOT NULL DEFAULT 0,         -- since then
+    overflows    INTEGER NOT NULL DEFAULT 0,         -- changes were lost; each is repaired by a scan
+    scanned_at   INTEGER                             -- last scan of the whole
+) STRICT, WITHOUT ROWID;
+CREATE TABLE library_work (
+    id           INTEGER PRIMARY KEY CHECK (id = 1),
+    state        TEXT NOT NULL CHECK (state IN ('idle', 'hashing', 'giving way')),
+    file         TEXT NOT NULL DEFAULT '',           -- one of those that are read
+    files_left   INTEGER NOT NULL DEFAULT 0,
+    bytes_left   INTEGER NOT NULL DEFAULT 0,
+    rate         INTEGER NOT NULL DEFAULT 0,         -- bytes per second
+    at           INTEGER NOT NULL
+) STRICT;
 CREATE TABLE packages (
     path         TEXT PRIMARY KEY,                   -- absolute
     name         TEXT NOT NULL,
@@ -224,8 +265,10 @@ CREATE TABLE torrents (
 CREATE INDEX events_by_age ON events (at);
 CREATE INDEX events_by_task ON events (task, id);
 CREATE INDEX generations_to_send ON generations (id) WHERE send = 'wanted';
+CREATE INDEX library_files_by_inode ON library_files (inode);
 CREATE INDEX library_files_by_package ON library_files (package);
 CREATE INDEX library_files_by_sha1 ON library_files (sha1, size);
+CREATE INDEX library_queue_by_due ON library_queue (due_at);
 CREATE INDEX progress_samples_by_age ON progress_samples (at);
 CREATE INDEX task_files_by_sha1 ON task_files (sha1);
 CREATE INDEX tasks_by_state ON tasks (state, id);

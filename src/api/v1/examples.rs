@@ -9,7 +9,7 @@ use super::generations::Generation;
 use super::health::{Health, Readiness};
 use super::library::{Duplicate, LibraryFile, Package};
 use super::page::Page;
-use super::scans::{LibraryQueue, LibraryScan, LibraryScanRequest};
+use super::scans::{LibraryImport, LibraryImportRequest, LibraryQueue, LibraryScan, LibraryScanRequest};
 use super::schedules::Schedules;
 use super::tasks::{File, Task, TaskDetail};
 
@@ -26,6 +26,12 @@ fn scan() -> Examples {
     let mut requests = vec![named("package", "A package that was copied in", &LibraryScanRequest::example())];
     requests.push(named("anew", "The whole library, from the beginning", &again));
     Examples { requests, ..one::<LibraryScan>("/v1/library/scans", "found", "Six files to hash") }
+}
+
+fn import() -> Examples {
+    let value = LibraryImportRequest::example().to_json().unwrap_or_default();
+    let line = Named { name: "line", summary: "A line of sha1sum", value };
+    Examples { requests: vec![line], ..one::<LibraryImport>("/v1/library/imports", "queued", "One file to hash") }
 }
 
 /// One of each operation.
@@ -47,6 +53,7 @@ pub(in crate::api) fn examples() -> Vec<Examples> {
         one::<Page<Package>>("/v1/library/packages", "page", "A page with one package"),
         one::<Page<Duplicate>>("/v1/library/duplicates", "page", "A page with two files that are the same"),
         scan(),
+        import(),
         one::<LibraryQueue>("/v1/library/queue", "hashing", "Six files wait"),
         one::<Page<Event>>("/v1/events", "page", "A page with one event"),
         Examples { path: "/v1/events/stream", requests: vec![], replies: vec![stream] },

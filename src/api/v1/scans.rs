@@ -4,13 +4,13 @@ use poem::http::StatusCode;
 use poem::web::Data;
 use poem_openapi::payload::Json;
 use poem_openapi::types::Example;
-use poem_openapi::{ApiResponse, Object, OpenApi};
+use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
 
 use super::super::Tag;
 use super::super::calls::Calls;
 use super::super::refusal::refusal;
 use super::problem::{Failed, Problem};
-use crate::desk::scan::{NotScanned, Scanned, Waiting};
+use crate::desk::scan::{Imported, NotScanned, Scanned, Waiting};
 
 /// What is to be scanned.
 #[derive(Clone, Debug, PartialEq, Object)]
@@ -65,19 +65,98 @@ pub struct LibraryQueue {
     /// Their bytes that are not hashed yet. Files that an edit of the hash table names do not count: it does not tell
     /// their sizes.
     pub bytes: u64,
-    /// A scan is running: there may be more.
+    /// A scan is running, or changes were seen that nobody has looked at yet: there may be more.
     pub scanning: bool,
+    /// What the hashing does.
+    pub state: HashingState,
+    /// One of the files that are read now.
+    pub file: String,
+    /// Bytes per second now; 0 while nothing is read.
+    pub rate: u64,
+    /// Minutes that are left at this rate; -1: it is not known.
+    pub eta_minutes: i64,
+}
+
+/// What the hashing of the library does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+#[oai(rename_all = "snake_case")]
+pub enum HashingState {
+    /// Nothing is due.
+    Idle,
+    /// It reads.
+    Hashing,
+    /// It reads slowly: a delivery or a gentask moves bytes.
+    GivingWay,
 }
 
 impl Example for LibraryQueue {
     fn example() -> Self {
-        Self { files: 6, bytes: 668_521_472, scanning: false }
+        Self {
+            files: 6,
+            bytes: 668_521_472,
+            scanning: false,
+            state: HashingState::Hashing,
+            file: "/data/dcp/cfec-001/dcps/film/picture.mxf".into(),
+            rate: 220_200_960,
+            eta_minutes: 1,
+        }
     }
 }
 
 impl From<Waiting> for LibraryQueue {
     fn from(w: Waiting) -> Self {
-        Self { files: w.files, bytes: w.bytes, scanning: w.scanning }
+        let eta_minutes = match (w.left.files, w.left.bytes.checked_div(w.rate)) {
+            (0, _) => 0,
+            (_, Some(seconds)) => i64::try_from(seconds / 60 + 1).unwrap_or(i64::MAX),
+            (_, None) => -1,
+        };
+        let state = match w.state.as_str() {
+            "hashing" => HashingState::Hashing,
+            "giving way" => HashingState::GivingWay,
+            _ => HashingState::Idle,
+        };
+        let (files, bytes) = (w.left.files, w.left.bytes);
+        Self { files, bytes, scanning: w.scanning, state, file: w.file, rate: w.rate, eta_minutes }
+    }
+}
+
+/// Lines of `sha1sum` from elsewhere.
+#[derive(Clone, Debug, PartialEq, Object)]
+#[oai(example, deny_unknown_fields)]
+pub struct LibraryImportRequest {
+    /// Each one 40 hex digits, two blanks, an absolute path.
+    pub lines: Vec<String>,
+}
+
+impl Example for LibraryImportRequest {
+    fn example() -> Self {
+        Self { lines: vec!["af11b565fc46fb87fa068c7ab89cb8eec3fdd4a9  /data/dcp/cfec-001/dcps/film/ASSETMAP.xml".into()] }
+    }
+}
+
+/// What imported lines were about.
+#[derive(Clone, Debug, PartialEq, Object)]
+#[oai(example)]
+pub struct LibraryImport {
+    /// Lines that say what is known.
+    pub same: u64,
+    /// Lines whose file is hashed now.
+    pub queued: u64,
+    /// Lines that are not understood, or name what cannot be in the library.
+    pub refused: u64,
+    /// The first of these, and why.
+    pub first_refused: String,
+}
+
+impl Example for LibraryImport {
+    fn example() -> Self {
+        Self { same: 0, queued: 1, refused: 0, first_refused: String::new() }
+    }
+}
+
+impl From<Imported> for LibraryImport {
+    fn from(i: Imported) -> Self {
+        Self { same: i.same, queued: i.queued, refused: i.refused, first_refused: i.first_refused }
     }
 }
 
@@ -132,10 +211,21 @@ impl ScansApi {
 
     /// See what is still to hash
     ///
-    /// Files are hashed one after the other; those that wait are not lost by a restart.
+    /// Files are hashed in the background when they have settled: nobody writes to them, and they were quiet for a while.
+    /// Those that wait are not lost by a restart.
     #[oai(path = "/queue", method = "get", operation_id = "getLibraryQueue")]
     async fn queue(&self, calls: Data<&Calls>) -> Result<Json<LibraryQueue>, Failed> {
         let waiting = calls.desk().library_queue().await?;
         waiting.map(|w| Json(w.into())).ok_or_else(|| Failed::not_found(NO_LIBRARY))
+    }
+
+    /// Import hashes
+    ///
+    /// Lines of `sha1sum` from elsewhere: 40 hex digits, two blanks, an absolute path. The files that they name are hashed
+    /// in the background; a line that says otherwise is told by an event. No line is believed, and nothing is forgotten.
+    #[oai(path = "/imports", method = "post", operation_id = "importLibrary")]
+    async fn import(&self, calls: Data<&Calls>, request: Json<LibraryImportRequest>) -> Result<Json<LibraryImport>, Failed> {
+        let imported = calls.desk().import_library(request.0.lines).await?;
+        imported.map(|i| Json(i.into())).ok_or_else(|| Failed::not_found(NO_LIBRARY))
     }
 }

@@ -1,7 +1,7 @@
 //! The library as a file: rows by path, page by page, so that memory does not grow with the library.
 
 use super::line::write_line;
-use super::{out_of_reach, stamp_of};
+use super::{blocking, out_of_reach, stamp_of};
 use crate::error::Fault;
 use crate::store::Store;
 use crate::store::hashtable::{FileStamp, TableExport};
@@ -51,8 +51,4 @@ fn put_in_place(mut draft: Draft, path: &Path, expected: Option<FileStamp>) -> R
 
 fn mode_of(path: &Path) -> u32 {
     path.symlink_metadata().map_or(MODE, |m| m.permissions().mode() & 0o777)
-}
-
-pub(super) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
-    tokio::task::spawn_blocking(f).await.unwrap_or_else(|e| Err(Fault::local(format!("the hash table: {e}"))))
 }

@@ -4,13 +4,14 @@
 //! go into the queue at once, which does no harm should the file change meanwhile: they are hashed before they count.
 //! Rows are forgotten at the very end, when the whole file was read and is still the same.
 
-use super::export::blocking;
 use super::line::{Line, Lines};
-use super::stamp_of;
+use super::{blocking, stamp_of};
 use crate::error::Fault;
-use crate::library::hash::Place;
+use crate::library::place::Place;
+use crate::library::tally::Tally;
 use crate::store::Store;
-use crate::store::hashtable::{FileStamp, QueuedFile};
+use crate::store::hashtable::FileStamp;
+use crate::store::library_queue::QueuedFile;
 use rustix::fs::{Mode, OFlags};
 use std::fmt::Write as _;
 use std::fs::File;
@@ -39,13 +40,6 @@ pub struct Edit {
     pub forgotten: u64,
 }
 
-/// A number of things, the first one as an example.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    pub count: u64,
-    pub first: String,
-}
-
 /// How an intake went.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -56,16 +50,6 @@ pub enum Outcome {
     NoTable(Edit),
     /// More than [`MAX_LINES`]: nothing was forgotten.
     TooLong,
-}
-
-impl Tally {
-    pub fn add(&mut self, what: impl FnOnce() -> String) {
-        if self.count == 0 {
-            // For an event: a screenful of a hostile name helps nobody.
-            self.first = what().chars().take(300).collect();
-        }
-        self.count += 1;
-    }
 }
 
 impl Edit {
@@ -172,7 +156,7 @@ fn read(path: &Path, stamp: FileStamp, batches: &Sender<Vec<QueuedFile>>) -> Res
             return Ok(Read { odd, end: End::TooLong });
         }
         match line {
-            Line::File { sha1, path } => batch.push(QueuedFile { path, listed: Some(sha1), size: None }),
+            Line::File { sha1, path } => batch.push(QueuedFile { path, listed: Some(sha1), stamp: None, anew: false, due_at: 0 }),
             Line::Blank => {}
             Line::Odd => odd.add(|| format!("line {number}")),
         }

@@ -6,7 +6,7 @@
 //!
 //! * a line that is gone: its row is forgotten, if the last export had it. A row that came after that export cannot have
 //!   been deleted by whoever edited it; ids of rows are never used twice, so "up to this id" says which those are.
-//! * a line that is new: the file is hashed here ([`queue`]) before there is a row. What the line says is only compared.
+//! * a line that is new: the file is hashed here (`library::queue`) before there is a row. What the line says is only compared.
 //! * a line with another digest than its row: the file is hashed again.
 //! * no good line at all: an accident, not an edit. It is reported, and replaced if the file was ours.
 //!
@@ -18,29 +18,19 @@
 
 mod export;
 mod intake;
-mod line;
-mod queue;
-mod scan;
+pub(super) mod line;
 #[cfg(test)]
 mod tests;
 
-use crate::clock::Clock;
-use crate::config::ConfigHandle;
+use super::{Library, blocking};
 use crate::error::{Fault, io_fault};
-use crate::library::hash::Place;
-use crate::store::Store;
 use crate::store::events::Level;
 use crate::store::hashtable::{FileStamp, TableExport};
 use intake::{Outcome, take_in};
-pub use scan::{NotScanned, Scanned, Waiting};
-use std::fs::Metadata;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Between two looks at the file.
@@ -53,13 +43,6 @@ const REST: u32 = 4;
 const RETRY: Duration = Duration::from_secs(30);
 /// The longest that somebody waits for an edit to be taken in.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-impl FileStamp {
-    fn of(meta: &Metadata) -> Self {
-        let mtime_ns = meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec());
-        Self { size: meta.len(), mtime_ns, inode: meta.ino() }
-    }
-}
 
 /// The file as it is; `None` when there is none. Blocks.
 fn stamp_of(path: &Path) -> Result<Option<FileStamp>, Fault> {
@@ -82,44 +65,18 @@ fn out_of_reach(path: &Path, fault: &Fault) -> Fault {
     ))
 }
 
-/// Keeps `hashtable.txt`. One per process.
-pub struct HashTable {
-    store: Store,
-    config: ConfigHandle,
-    clock: Clock,
-    place: Place,
-    /// Something was put into the queue.
-    queued: Notify,
-    /// So many bytes of the queue's first file are hashed.
-    hashing: Arc<AtomicU64>,
-    /// Held by the scan that runs; what the last one complained about.
-    scans: Mutex<String>,
-    /// The file as it was when it was dealt with last; `None` before the first look.
-    dealt: watch::Sender<Option<Option<FileStamp>>>,
+/// The file as it was when it was dealt with last; `None` before the first look.
+pub(super) struct Dealt(watch::Sender<Option<Option<FileStamp>>>);
+
+impl Dealt {
+    pub fn new() -> Self {
+        Self(watch::Sender::new(None))
+    }
 }
 
-impl HashTable {
-    pub fn new(store: Store, config: ConfigHandle, clock: Clock) -> Self {
-        let now = config.current();
-        let place = Place { base: now.basedatapath.clone(), transfer: now.transfer_dir() };
-        Self {
-            store,
-            config,
-            clock,
-            place,
-            queued: Notify::new(),
-            hashing: Arc::default(),
-            scans: Mutex::default(),
-            dealt: watch::Sender::new(None),
-        }
-    }
-
+impl Library {
     /// Exports and takes in until stopped.
-    pub async fn keep(&self, stop: CancellationToken) {
-        tokio::join!(self.follow(&stop), self.hash_queue(&stop));
-    }
-
-    async fn follow(&self, stop: &CancellationToken) {
+    pub(super) async fn keep_table(&self, stop: &CancellationToken) {
         let mut keeper = Keeper::default();
         loop {
             // Cut off anywhere, an export leaves the old file and an intake is repeated.
@@ -136,11 +93,11 @@ impl HashTable {
 
     /// Waits, but not for long, until an edit that was just made is taken in.
     pub async fn settled(&self) {
-        let mut dealt = self.dealt.subscribe();
+        let mut dealt = self.dealt.0.subscribe();
         let wait = async {
             loop {
                 let path = self.config.current().hashtable.clone();
-                let Ok(now) = export::blocking(move || stamp_of(&path)).await else { return };
+                let Ok(now) = blocking(move || stamp_of(&path)).await else { return };
                 let done = *dealt.borrow_and_update() == Some(now);
                 if done || dealt.changed().await.is_err() {
                     return;
@@ -151,18 +108,7 @@ impl HashTable {
     }
 
     fn has_dealt_with(&self, file: Option<FileStamp>) {
-        self.dealt.send_if_modified(|old| old.replace(file) != Some(file));
-    }
-
-    async fn event(&self, level: Level, text: &str) {
-        match level {
-            Level::Info => tracing::info!("{text}"),
-            Level::Warn => tracing::warn!("{text}"),
-            Level::Error => tracing::error!("{text}"),
-        }
-        if let Err(fault) = self.store.add_event(level, "hashtable", "", "hashtable", text, self.clock.now_ms()).await {
-            tracing::error!(%fault, "cannot write an event");
-        }
+        self.dealt.0.send_if_modified(|old| old.replace(file) != Some(file));
     }
 }
 
@@ -185,7 +131,7 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn look(&mut self, table: &HashTable) {
+    async fn look(&mut self, table: &Library) {
         let path = &table.config.current().hashtable;
         if *path != self.path {
             match table.store.table_export(path).await {
@@ -197,7 +143,7 @@ impl Keeper {
             return;
         }
         let file = self.path.clone();
-        let (at, result) = match export::blocking(move || stamp_of(&file)).await {
+        let (at, result) = match blocking(move || stamp_of(&file)).await {
             Ok(now) => (Some(now), self.deal(table, now).await),
             Err(fault) => (None, Err(fault)),
         };
@@ -214,7 +160,7 @@ impl Keeper {
     }
 
     /// Takes in and exports what is due. Returns the file as it is then, or nothing when another look is needed.
-    async fn deal(&mut self, table: &HashTable, now: Option<FileStamp>) -> Result<Option<Option<FileStamp>>, Fault> {
+    async fn deal(&mut self, table: &Library, now: Option<FileStamp>) -> Result<Option<Option<FileStamp>>, Fault> {
         let edited = now != self.left.map(|l| l.stamp);
         if edited && self.seen.replace(now) != Some(now) {
             return Ok(None); // perhaps it is being written
@@ -248,7 +194,7 @@ impl Keeper {
     }
 
     /// `false`: the file is still changing.
-    async fn take_in(&mut self, table: &HashTable, stamp: FileStamp) -> Result<bool, Fault> {
+    async fn take_in(&mut self, table: &Library, stamp: FileStamp) -> Result<bool, Fault> {
         let newest = self.left.map_or(0, |l| l.newest);
         let outcome = take_in(&table.store, &table.place, &self.path, stamp, newest).await;
         table.queued.notify_one();
@@ -279,7 +225,7 @@ impl Keeper {
     }
 
     /// Says it once, in the log and as an event.
-    async fn complain(&mut self, table: &HashTable, fault: &Fault) {
+    async fn complain(&mut self, table: &Library, fault: &Fault) {
         let known = self.trouble.take().is_some_and(|(text, _)| text == fault.message);
         if !known {
             table.event(Level::Warn, &fault.message).await;

@@ -1,15 +1,18 @@
 //! The keeper alone, with a database and files but no service: what happens at each look.
 
 use super::*;
-use crate::config::Config;
+use crate::clock::Clock;
+use crate::config::{Config, ConfigHandle};
+use crate::library::{NotScanned, Scanned};
 use crate::model::ids::Sha1;
 use crate::package::digest::Sha1State;
+use crate::store::Store;
 use crate::store::library::{LibraryFile, PackageRow};
 use std::fs;
 
 struct Fixture {
     dir: tempfile::TempDir,
-    table: HashTable,
+    table: Library,
     keeper: Keeper,
 }
 
@@ -99,12 +102,13 @@ impl Fixture {
     }
 }
 
-fn table_of(store: &Store, dir: &Path, name: &str) -> HashTable {
+fn table_of(store: &Store, dir: &Path, name: &str) -> Library {
     let text = serde_json::json!({
         "servertype": "receiver", "datadir": dir, "basedatapath": dir.join("dcp"), "hashtable": dir.join(name),
+        "settle": 0,
     });
     let (config, _) = Config::parse(text.to_string().as_bytes()).unwrap();
-    HashTable::new(store.clone(), ConfigHandle::new(dir.join("config.json"), config), Clock::real())
+    Library::new(store.clone(), ConfigHandle::new(dir.join("config.json"), config), Clock::real())
 }
 
 fn digest(text: &str) -> Sha1 {
@@ -253,7 +257,7 @@ async fn new_and_differing_lines_are_hashed_here() {
             .ends_with(".hidden: it is one of the service's own files, hidden or temporary), 1 line not understood (line 11)")
     );
     assert!(events[0].contains(" was edited: 4 new files to hash, 1 file to hash again, 3 lines refused ("), "{events:?}");
-    assert!(events[1].starts_with("warn files of the hash table: 3 hashed; 2 had another digest there ("), "{events:?}");
+    assert!(events[1].starts_with("warn files of the library: 3 hashed; 2 had another digest in the hash table ("), "{events:?}");
     assert!(events[1].contains("; 2 not taken in (") && events.len() == 2, "{events:?}");
 }
 
@@ -372,13 +376,15 @@ async fn a_scan_queues_what_differs_and_forgets_what_is_gone() {
     f.write("new");
     let want = Scanned { queued: 2, known: 1, gone: 1, skipped: 0 };
     assert_eq!(f.table.scan(None, false).await.unwrap(), want);
-    assert_eq!(f.table.waiting().await.unwrap(), Waiting { files: 2, bytes: 8, scanning: false });
+    let waiting = f.table.waiting().await.unwrap();
+    assert_eq!((waiting.left.files, waiting.left.bytes, waiting.scanning), (2, 8, false));
     // They still wait: the same again, and nothing more to tell.
     assert_eq!(f.table.scan(None, false).await.unwrap(), Scanned { gone: 0, ..want });
     assert_eq!(f.events().await.len(), 1, "{:?}", f.events().await);
     f.hash_queue().await;
     assert_eq!(f.rows().await, ["changed", "new", "same"]);
-    assert_eq!(f.table.waiting().await.unwrap(), Waiting::default());
+    let waiting = f.table.waiting().await.unwrap();
+    assert_eq!((waiting.left.files, waiting.state.as_str()), (0, "idle"));
     assert!(!f.events().await.concat().contains("another digest"), "nobody had promised one");
     // What a line says of a file is compared, also when a scan meets the file meanwhile.
     f.looks(1).await;
@@ -386,7 +392,7 @@ async fn a_scan_queues_what_differs_and_forgets_what_is_gone() {
     f.looks(2).await;
     assert_eq!(f.table.scan(None, true).await.unwrap(), Scanned { queued: 3, ..Scanned::default() });
     f.hash_queue().await;
-    assert!(f.events().await.concat().contains("3 hashed; 1 had another digest there"), "{:?}", f.events().await);
+    assert!(f.events().await.concat().contains("3 hashed; 1 had another digest in the hash table"), "{:?}", f.events().await);
 }
 
 #[tokio::test]

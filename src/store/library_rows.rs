@@ -1,0 +1,147 @@
+//! Rows of the library beside files on the disk: what a scan compares, what was renamed, what is gone.
+
+use super::hashtable::FileStamp;
+use super::{Store, db_fault, i, u};
+use crate::error::Fault;
+use serde_json::json;
+use std::path::Path;
+
+/// A row as a scan compares it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StampedRow {
+    pub id: i64,
+    /// Absolute.
+    pub path: String,
+    /// How the file looked when it was hashed.
+    pub stamp: FileStamp,
+}
+
+type Columns = (i64, String, i64, i64, i64);
+
+fn stamped((id, path, size, mtime_ns, inode): Columns) -> StampedRow {
+    StampedRow { id, path, stamp: FileStamp { size: u(size), mtime_ns, inode: u(inode) } }
+}
+
+impl Store {
+    /// The next `most` rows at or below a path, in the order of the paths' bytes. `after` is the last path of the page before.
+    pub async fn stamped_rows(&self, root: &Path, after: Option<&str>, most: u32) -> Result<Vec<StampedRow>, Fault> {
+        let root = root.to_string_lossy().into_owned();
+        let (prefix, end) = (format!("{root}/"), format!("{root}0")); // '0' follows '/'
+        // What lies between a path and what is below it (`film`, `film.x`, `film/a`) is others': two ranges.
+        let rows: Vec<Columns> = sqlx::query_as(
+            "SELECT id, path, size, mtime_ns, inode FROM (SELECT * FROM library_files WHERE path = ?1 AND ?4 IS NULL \
+             UNION ALL SELECT * FROM (SELECT * FROM library_files WHERE path > coalesce(nullif(?4, ?1), ?2) AND path < ?3 \
+             ORDER BY path LIMIT ?5)) LIMIT ?5",
+        )
+        .bind(root)
+        .bind(prefix)
+        .bind(end)
+        .bind(after)
+        .bind(most)
+        .fetch_all(&self.readers)
+        .await
+        .map_err(db_fault)?;
+        Ok(rows.into_iter().map(stamped).collect())
+    }
+
+    /// For each path, its row.
+    pub async fn stamped_rows_of(&self, paths: &[&str]) -> Result<Vec<Option<StampedRow>>, Fault> {
+        let rows: Vec<(i64, i64, String, i64, i64, i64)> = sqlx::query_as(
+            "SELECT n.key, f.id, f.path, f.size, f.mtime_ns, f.inode FROM json_each(?) AS n JOIN library_files f ON f.path = n.value",
+        )
+        .bind(json!(paths).to_string())
+        .fetch_all(&self.readers)
+        .await
+        .map_err(db_fault)?;
+        let mut out = vec![None; paths.len()];
+        for (n, id, path, size, mtime_ns, inode) in rows {
+            if let Some(slot) = usize::try_from(n).ok().and_then(|n| out.get_mut(n)) {
+                *slot = Some(stamped((id, path, size, mtime_ns, inode)));
+            }
+        }
+        Ok(out)
+    }
+
+    /// Rows of these ids that still exist, as ids and paths.
+    pub async fn library_paths(&self, ids: &[i64]) -> Result<Vec<(i64, String)>, Fault> {
+        sqlx::query_as("SELECT id, path FROM library_files WHERE id IN (SELECT value FROM json_each(?))")
+            .bind(json!(ids).to_string())
+            .fetch_all(&self.readers)
+            .await
+            .map_err(db_fault)
+    }
+
+    /// Ids of the rows at and below these paths.
+    pub async fn library_ids_below(&self, paths: &[&str]) -> Result<Vec<i64>, Fault> {
+        sqlx::query_scalar(
+            "SELECT f.id FROM json_each(?1) n JOIN library_files f ON f.path = n.value UNION \
+             SELECT f.id FROM json_each(?1) n JOIN library_files f ON f.path > n.value || '/' AND f.path < n.value || '0'",
+        )
+        .bind(json!(paths).to_string())
+        .fetch_all(&self.readers)
+        .await
+        .map_err(db_fault)
+    }
+
+    /// For each stamp, the rows whose file looked exactly so: the same file under another name.
+    pub async fn rows_of_stamps(&self, stamps: &[FileStamp]) -> Result<Vec<Vec<StampedRow>>, Fault> {
+        let list: Vec<_> = stamps.iter().map(|s| json!([i(s.inode), i(s.size), s.mtime_ns])).collect();
+        let rows: Vec<(i64, i64, String, i64, i64, i64)> = sqlx::query_as(
+            "SELECT n.key, f.id, f.path, f.size, f.mtime_ns, f.inode FROM json_each(?) AS n JOIN library_files f \
+             ON f.inode = n.value->>0 AND f.size = n.value->>1 AND f.mtime_ns = n.value->>2",
+        )
+        .bind(json!(list).to_string())
+        .fetch_all(&self.readers)
+        .await
+        .map_err(db_fault)?;
+        let mut out = vec![Vec::new(); stamps.len()];
+        for (n, id, path, size, mtime_ns, inode) in rows {
+            if let Some(slot) = usize::try_from(n).ok().and_then(|n| out.get_mut(n)) {
+                slot.push(stamped((id, path, size, mtime_ns, inode)));
+            }
+        }
+        Ok(out)
+    }
+
+    /// Gives files the digest of a row that was theirs under another name: id of that row, new path, and whether the old
+    /// name is gone. The rows are new ones: an export of the table that was made before does not know them.
+    pub async fn rename_library_rows(&self, renamed: &[(i64, String, bool)]) -> Result<(), Fault> {
+        if renamed.is_empty() {
+            return Ok(());
+        }
+        let list: Vec<_> = renamed.iter().map(|(id, path, gone)| json!([id, path, u8::from(*gone)])).collect();
+        let list = json!(list).to_string();
+        let mut tx = self.begin().await?;
+        for sql in [
+            "INSERT OR REPLACE INTO library_files (path, size, mtime_ns, inode, sha1, hashed_at, package) \
+             SELECT n.value->>1, f.size, f.mtime_ns, f.inode, f.sha1, f.hashed_at, coalesce((SELECT p.path FROM packages p \
+             WHERE n.value->>1 > p.path || '/' AND n.value->>1 < p.path || '0' ORDER BY length(p.path) DESC LIMIT 1), '') \
+             FROM json_each(?) AS n JOIN library_files f ON f.id = n.value->>0",
+            "DELETE FROM library_queue WHERE path IN (SELECT value->>1 FROM json_each(?))",
+            "DELETE FROM library_files WHERE id IN (SELECT value->>0 FROM json_each(?) WHERE value->>2 = 1)",
+        ] {
+            sqlx::query(sql).bind(&list).execute(&mut *tx).await.map_err(db_fault)?;
+        }
+        self.commit_library(tx).await
+    }
+
+    /// Drops from the queue what is at and below these paths: it is gone.
+    pub async fn unqueue_below(&self, paths: &[&str]) -> Result<(), Fault> {
+        let list = json!(paths).to_string();
+        let mut tx = self.begin().await?;
+        sqlx::query("DELETE FROM library_queue WHERE path IN (SELECT value FROM json_each(?))")
+            .bind(&list)
+            .execute(&mut *tx)
+            .await
+            .map_err(db_fault)?;
+        sqlx::query(
+            "DELETE FROM library_queue WHERE path IN (SELECT q.path FROM json_each(?) n JOIN library_queue q \
+             ON q.path > n.value || '/' AND q.path < n.value || '0')",
+        )
+        .bind(&list)
+        .execute(&mut *tx)
+        .await
+        .map_err(db_fault)?;
+        tx.commit().await.map_err(db_fault)
+    }
+}
