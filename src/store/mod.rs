@@ -12,6 +12,7 @@ pub mod hashtable;
 pub mod legs;
 pub mod library;
 pub mod lists;
+pub mod packages;
 pub mod samples;
 pub mod shell;
 pub mod task_files;

@@ -28,6 +28,7 @@ use crate::clock::Clock;
 use crate::config::ConfigHandle;
 use crate::error::{Fault, io_fault};
 use crate::library::hash::Place;
+use crate::library::packages::Packages;
 use crate::store::Store;
 use crate::store::events::Level;
 use crate::store::hashtable::{FileStamp, TableExport};
@@ -88,6 +89,7 @@ pub struct HashTable {
     config: ConfigHandle,
     clock: Clock,
     place: Place,
+    packages: Packages,
     /// Something was put into the queue.
     queued: Notify,
     /// So many bytes of the queue's first file are hashed.
@@ -100,13 +102,14 @@ pub struct HashTable {
 
 impl HashTable {
     pub fn new(store: Store, config: ConfigHandle, clock: Clock) -> Self {
-        let now = config.current();
-        let place = Place { base: now.basedatapath.clone(), transfer: now.transfer_dir() };
+        let place = Place::of(&config.current());
+        let packages = Packages::new(store.clone(), place.clone(), clock.clone());
         Self {
             store,
             config,
             clock,
             place,
+            packages,
             queued: Notify::new(),
             hashing: Arc::default(),
             scans: Mutex::default(),

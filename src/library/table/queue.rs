@@ -6,13 +6,17 @@ use super::intake::Tally;
 use crate::error::Fault;
 use crate::store::events::Level;
 use crate::store::hashtable::QueuedFile;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// After a fault of the database.
 const RETRY: Duration = Duration::from_secs(30);
+/// A long queue is hashed for hours: so often its packages are reviewed meanwhile.
+const REVIEW: Duration = Duration::from_secs(10);
+const MOST_TOUCHED: usize = 1000;
 
 /// What became of the files of the queue.
 #[derive(Default)]
@@ -21,6 +25,8 @@ struct Hashed {
     /// The line said otherwise.
     wrong: Tally,
     refused: Tally,
+    /// Their packages are to be reviewed.
+    touched: Vec<PathBuf>,
 }
 
 impl HashTable {
@@ -41,18 +47,25 @@ impl HashTable {
 
     /// Hashes what is in the queue and tells what became of it.
     pub(super) async fn hash_all(&self, stop: &CancellationToken) -> Result<(), Fault> {
-        let mut hashed = Hashed::default();
+        let (mut hashed, mut reviewed) = (Hashed::default(), Instant::now());
         let result = loop {
             let next = self.hash_next(&mut hashed, stop).await;
             self.hashing.store(0, Ordering::Relaxed);
             match next {
-                Ok(true) => {}
+                Ok(true) if reviewed.elapsed() < REVIEW && hashed.touched.len() < MOST_TOUCHED => {}
+                Ok(true) => {
+                    if let Err(fault) = self.packages.review(&std::mem::take(&mut hashed.touched)).await {
+                        break Err(fault);
+                    }
+                    reviewed = Instant::now();
+                }
                 Ok(false) => break Ok(()),
                 Err(fault) => break Err(fault),
             }
         };
+        let review = self.packages.review(&std::mem::take(&mut hashed.touched)).await;
         self.tell(hashed).await;
-        result
+        result.and(review)
     }
 
     /// Hashes the next file. `false`: there is none, or the service stops. A fault is the database's.
@@ -70,6 +83,7 @@ impl HashTable {
         };
         if self.store.put_queued_file(&file, self.clock.now_ms()).await? {
             hashed.files += 1;
+            hashed.touched.push(file.path.clone());
             if let Some(listed) = listed.filter(|l| *l != file.sha1) {
                 hashed.wrong.add(|| format!("{path}: {listed}, it is {}", file.sha1));
             }
@@ -79,12 +93,13 @@ impl HashTable {
 
     async fn refuse(&self, hashed: &mut Hashed, path: &str, why: &str) -> Result<bool, Fault> {
         self.store.refuse_queued_file(path).await?;
+        hashed.touched.push(path.into());
         hashed.refused.add(|| format!("{}: {why}", path.escape_debug()));
         Ok(true)
     }
 
     async fn tell(&self, hashed: Hashed) {
-        let Hashed { files, wrong, refused } = hashed;
+        let Hashed { files, wrong, refused, .. } = hashed;
         if files + refused.count == 0 {
             return;
         }

@@ -101,6 +101,9 @@ impl HashTable {
         if !is_empty {
             scanned.gone = self.forget_gone(&root).await?;
         }
+        if fresh + scanned.gone > 0 {
+            self.packages.review(std::slice::from_ref(&root)).await?;
+        }
         self.tell_scan(&root, fresh, scanned.gone, &walked, &mut told).await;
         Ok(scanned)
     }

@@ -17,7 +17,7 @@ mod packing_list;
 mod xml;
 
 pub use compare::{Finding, Verdict, What};
-pub use composition::Composition;
+pub use composition::{Composition, Rate, Reel, Track};
 
 use crate::error::{Fault, io_fault};
 use crate::model::ids::{RelPath, Sha1};
@@ -76,8 +76,8 @@ pub struct PackageDocuments {
     pub compositions: Vec<Composition>,
     /// What was wrong with the documents themselves.
     problems: Vec<Finding>,
-    /// Identities that this package holds.
-    ids: BTreeSet<Uuid>,
+    /// Identities that this package holds, and where.
+    assets: BTreeMap<Uuid, RelPath>,
 }
 
 impl PackageDocuments {
@@ -111,7 +111,7 @@ impl PackageDocuments {
             files: BTreeMap::new(),
             compositions: vec![],
             problems: vec![],
-            ids: map.assets.keys().copied().collect(),
+            assets: map.assets.iter().map(|(id, asset)| (*id, asset.path.clone())).collect(),
         };
         for asset in map.assets.values() {
             let listed = documents.files.entry(asset.path.clone()).or_default();
@@ -181,9 +181,27 @@ impl PackageDocuments {
         self.compositions.first().map(|c| c.title.as_str()).filter(|t| !t.is_empty())
     }
 
-    /// What the packing lists claim, as keys for deduplication. Claims, not facts: verify what is used.
+    /// What the packing lists claim, as keys for deduplication. Claims, not facts: verify what is used. Nothing is claimed
+    /// about a file about which the documents contradict each other.
     pub fn claims(&self) -> impl Iterator<Item = (&RelPath, u64, Sha1)> {
-        self.files.iter().filter_map(|(path, l)| Some((path, l.size?, l.sha1?)))
+        let disputed = self.problems.iter().filter(|p| p.what == What::Contradiction).map(|p| p.file.as_str());
+        let disputed: BTreeSet<&str> = disputed.collect();
+        self.files.iter().filter_map(move |(path, l)| (!disputed.contains(path.as_str())).then_some((path, l.size?, l.sha1?)))
+    }
+
+    /// Identities that this package holds, and where the asset map places them.
+    pub fn assets(&self) -> impl Iterator<Item = (Uuid, &RelPath)> {
+        self.assets.iter().map(|(id, path)| (*id, path))
+    }
+
+    /// Where the asset map places the file of this identity.
+    pub fn path_of(&self, id: Uuid) -> Option<&RelPath> {
+        self.assets.get(&id)
+    }
+
+    /// Track files that a composition plays and this package does not hold.
+    pub fn needs<'a>(&'a self, composition: &'a Composition) -> impl Iterator<Item = &'a Track> {
+        composition.tracks.iter().filter(|t| !self.assets.contains_key(&t.id))
     }
 }
 
