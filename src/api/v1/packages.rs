@@ -143,7 +143,7 @@ impl Example for Reel {
             id: Some("0f4bb6d5-5c0e-4c39-8a4f-0d9c2f6f2a10".into()),
             picture: Some("b1f2c3d4-9a8b-4c7d-8e6f-5a4b3c2d1e0f".into()),
             sound: Some("c2e3d4f5-8b7a-4d6c-9f5e-4b3a2c1d0f9e".into()),
-            subtitle: None,
+            subtitle: Some("d3f4e5a6-7c6b-4e5d-8a4f-3c2b1d0e9f8a".into()),
             duration: 720,
             seconds: Some(30.0),
         }

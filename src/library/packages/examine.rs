@@ -25,8 +25,8 @@ const MOST_COMPOSITIONS: usize = 500;
 const MOST_REELS: usize = 5000;
 const MOST_NEEDS: usize = 5000;
 const LONGEST_TEXT: usize = 300;
-/// Documents that no packing list lists are hashed here; larger files are none.
-const LARGEST_DOCUMENT: u64 = 16 << 20;
+/// Documents that no packing list lists are hashed here: a few small files, so no more bytes than these.
+const MOST_DOCUMENT_BYTES: u64 = 64 << 20;
 /// Another number when the rules of this file change: then everything is looked at again.
 const RULES: &[u8] = b"1\n";
 
@@ -187,10 +187,14 @@ impl<'a> Look<'a> {
     /// list mentions: with them, a package that was never hashed is as good a source as any, for copies that are verified.
     fn claims(&self, documents: &PackageDocuments) -> Vec<LibraryFile> {
         let listed: BTreeMap<&RelPath, (u64, Sha1)> = documents.claims().map(|(path, size, sha1)| (path, (size, sha1))).collect();
-        let claim = |file: &ScannedFile, hashed: Option<Sha1>| {
+        let mut room = MOST_DOCUMENT_BYTES;
+        let mut claim = |file: &ScannedFile, hashed: Option<Sha1>| {
             let sha1 = match listed.get(&file.path) {
                 Some((size, sha1)) => (*size == file.size).then_some(*sha1),
-                None if is_unlisted_document(documents, file) => hashed.or_else(|| self.hash(file)),
+                None if file.size <= room && is_unlisted_document(documents, file) => {
+                    room -= file.size;
+                    hashed.or_else(|| self.hash(file))
+                }
                 None => None,
             };
             let path = file.path.under(self.root);
@@ -209,7 +213,7 @@ impl<'a> Look<'a> {
 fn is_unlisted_document(documents: &PackageDocuments, file: &ScannedFile) -> bool {
     let name = file.path.as_str();
     let mapped = documents.files.get(&file.path).is_some_and(|listed| listed.sha1.is_none());
-    file.size <= LARGEST_DOCUMENT && (mapped || MAPS.contains(&name) || ["VOLINDEX", "VOLINDEX.xml"].contains(&name))
+    mapped || MAPS.contains(&name) || ["VOLINDEX", "VOLINDEX.xml"].contains(&name)
 }
 
 fn cannot_be_read(root: &Path, path: &RelPath) -> Option<Finding> {

@@ -30,6 +30,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use uuid::Uuid;
 
+/// Bytes. Bounds the time and the memory that a hostile package takes; of real ones all documents have a few MiB.
+const MAX_TOTAL: u64 = 64 << 20;
+
 /// The family of a package, by the ASSETMAP's namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standard {
@@ -78,6 +81,8 @@ pub struct PackageDocuments {
     problems: Vec<Finding>,
     /// Identities that this package holds, and where.
     assets: BTreeMap<Uuid, RelPath>,
+    /// Bytes of lists and compositions that were read.
+    read: u64,
 }
 
 impl PackageDocuments {
@@ -112,6 +117,7 @@ impl PackageDocuments {
             compositions: vec![],
             problems: vec![],
             assets: map.assets.iter().map(|(id, asset)| (*id, asset.path.clone())).collect(),
+            read: 0,
         };
         for asset in map.assets.values() {
             let listed = documents.files.entry(asset.path.clone()).or_default();
@@ -162,7 +168,15 @@ impl PackageDocuments {
         read: fn(&xml::Document) -> Result<T, String>,
         otherwise: fn(String) -> What,
     ) -> Result<Option<T>, Fault> {
+        if self.read > MAX_TOTAL {
+            self.problem(
+                path.as_str(),
+                otherwise("was not read: the documents before it are larger than 64 MiB together".into()),
+            );
+            return Ok(None);
+        }
         let Some(data) = read_bounded(root, path)? else { return Ok(None) };
+        self.read += data.len() as u64;
         match xml::read(&data).and_then(|d| read(&d)) {
             Ok(value) => Ok(Some(value)),
             Err(why) => {

@@ -131,6 +131,25 @@ fn unusual_maps_are_refused_not_guessed() {
 }
 
 #[test]
+fn documents_are_bounded_together() {
+    let f = Fixture::smpte();
+    let (mut packed, mut mapped) = (String::new(), String::new());
+    for n in 0..8 {
+        let (id, name) = (Uuid::from_u128(n), format!("large{n}.xml"));
+        std::fs::File::create(f.path().join(&name)).unwrap().set_len(xml::MAX_BYTES).unwrap();
+        let hash = Sha1([0; 20]).to_base64();
+        packed += &format!("<Asset><Id>{id}</Id><Hash>{hash}</Hash><Size>1</Size><Type>text/xml</Type></Asset>");
+        mapped += &format!("<Asset><Id>{id}</Id><ChunkList><Chunk><Path>{name}</Path></Chunk></ChunkList></Asset>");
+    }
+    f.edit("pkl.xml", "</AssetList>", &format!("{packed}</AssetList>"));
+    f.edit("ASSETMAP.xml", "</AssetList>", &format!("{mapped}</AssetList>"));
+    let unread = |x: &&Finding| x.to_string().contains("was not read");
+    let findings = read(&f).problems;
+    assert_eq!(findings.iter().filter(unread).count(), 4, "{findings:?}");
+    assert!(findings.iter().all(|x| !x.what.is_error()), "they are hashed like all files: {findings:?}");
+}
+
+#[test]
 fn documents_are_not_read_through_links() {
     let f = Fixture::smpte();
     std::fs::rename(f.path().join("ASSETMAP.xml"), f.path().join("elsewhere")).unwrap();
