@@ -160,6 +160,15 @@ async fn a_receiver_copies_what_a_packing_list_claims_and_believes_none() {
     let path = sound.display();
     assert_eq!(receiver.number(&format!("select count(*) from v_library where path = '{path}'")).await, 0);
     assert!(receiver.events(&task).await.contains("wrong SHA-1 from the library"), "{}", receiver.events(&task).await);
+
+    // Who empties the hash table means all of the library.
+    assert!(receiver.number(claimed).await > 0);
+    let shown = async || fs::read_to_string(receiver.hashtable()).ok().filter(|t| t.lines().count() == package.files.len());
+    let text = until("the hash table shows the package", PATIENCE, shown).await;
+    assert!(!text.contains("old-name"), "{text}");
+    fs::write(receiver.hashtable(), "").expect("table");
+    let known = "select count(*) from v_library";
+    until("nothing is known", PATIENCE, async || (receiver.number(known).await == 0).then_some(())).await;
 }
 
 /// `bftv2 check …`: the code, the output, the errors.
