@@ -11,6 +11,8 @@ use crate::desk::overview::Overview;
 use crate::desk::{Desk, intake, sends};
 use crate::error::Fault;
 use crate::library::Library;
+use crate::library::packages::Packages;
+use crate::library::place::Place;
 use crate::model::task::{NodeType, Role};
 use crate::store::Store;
 use crate::store::events::Level;
@@ -121,6 +123,7 @@ impl App {
             sending: tokio::sync::Mutex::default(),
             library: library.clone(),
         });
+        let packages = Packages::new(store.clone(), Place::of(&config), node.clock.clone());
         let mut others = serve_web(&config, &stop).await?;
         let token = (!config.token.is_empty()).then(|| config.token.reveal().to_owned());
         let service = api::service(Arc::clone(&desk) as _, overview, ApiOptions { token, ..ApiOptions::default() });
@@ -133,8 +136,9 @@ impl App {
             others.push(tokio::spawn(sends::watch(desk, stop.clone())));
         }
         if let Some(library) = library {
-            let stop = stop.clone();
-            others.push(tokio::spawn(async move { library.keep(stop).await }));
+            let stopped = stop.clone();
+            others.push(tokio::spawn(async move { library.keep(stopped).await }));
+            others.push(tokio::spawn(review_packages(packages, stop.clone())));
         }
         let started = format!("version {}, {}", env!("CARGO_PKG_VERSION"), config.servertype);
         node.event(Level::Info, "start", "", &started).await;
@@ -159,6 +163,17 @@ impl App {
             "not drained in time: the last seconds of transfer are repeated at the next start"
         );
         Err(Fault::local(format!("the stop took longer than {} s; nothing accepted is lost", deadline.as_secs())))
+    }
+}
+
+/// What was done to packages while nobody looked.
+async fn review_packages(packages: Packages, stop: CancellationToken) {
+    let done = tokio::select! {
+        done = packages.review_all() => done,
+        () = stop.cancelled() => Ok(()),
+    };
+    if let Err(fault) = done {
+        tracing::warn!(%fault, "cannot review the packages of the library; the next start does it");
     }
 }
 

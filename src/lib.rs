@@ -14,7 +14,8 @@
 //! Where to look:
 //!
 //! * [`model`] — pure rules: names, task files, allocation by ratio, windows, what to do next. No I/O, no async.
-//! * [`store`] — all SQL. * [`package`] — PKL/ASSETMAP, torrents, one-pass hashing. * [`library`] — the hash table as a file.
+//! * [`store`] — all SQL. * [`package`] — PKL/ASSETMAP, torrents, one-pass hashing. * [`library`] — the hash table as a file,
+//!   packages and their verdicts.
 //! * [`transport`] — one trait, three engines. * [`assembly`] — the receiving side: offsets, digests, finish.
 //! * [`work`] — the conductor and its workers. * [`desk`] — use cases. * [`api`] — the HTTP protocol. * [`web`] — origin and tracker.
 //! * [`cli`] — one file per command. * [`app`] — wiring.

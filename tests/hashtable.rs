@@ -23,7 +23,7 @@ fn table(node: &Node) -> Option<Table> {
 /// Waits until the file and the database say this.
 async fn shows(node: &Node, what: &str, expected: &Table) {
     until(what, PATIENCE, async || {
-        let rows = node.sql("select path, sha1 from v_library").await;
+        let rows = node.sql("select path, sha1 from v_library where state = 'ok'").await;
         let rows: Table = rows.into_iter().map(|r| (r[0].clone(), r[1].clone())).collect();
         (rows == *expected && table(node)? == *expected).then_some(())
     })

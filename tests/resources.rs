@@ -15,6 +15,7 @@ use bft2::model::task::{Policy, Role, TaskState};
 use bft2::store::events::Level;
 use bft2::store::legs::LegSample;
 use bft2::store::library::{LibraryFile, PackageRow};
+use bft2::store::packages::{CompositionRow, PackageFacts, RateRow, ReelRow};
 use bft2::store::tasks::NewTask;
 use futures::StreamExt as _;
 use poem::http::{StatusCode, Uri, header};
@@ -97,6 +98,39 @@ impl Api {
             store.record_legs(&[LegSample { bytes_done: 200 * at, ..sample }], true, 4_000 + at as i64).await.unwrap();
         }
         (recv, send)
+    }
+
+    /// The documents of the second package were read.
+    async fn describe_package(&self) {
+        let rate = Some(RateRow { units: 25, seconds: 1 });
+        let reel = ReelRow { picture: Some("p".into()), duration: 20, rate, ..ReelRow::default() };
+        let composition = CompositionRow {
+            id: "c".into(),
+            title: "The Cut".into(),
+            kind: "feature".into(),
+            duration: 30,
+            rate,
+            reels: vec![reel, ReelRow { duration: 10, ..ReelRow::default() }],
+            reel_count: 2,
+        };
+        let row = PackageRow {
+            path: "/dcp/Two".into(),
+            name: "Two".into(),
+            verdict: "complete".into(),
+            title: "Second Film".into(),
+            files: 3,
+            bytes: 400,
+        };
+        let facts = PackageFacts {
+            row,
+            standard: "SMPTE",
+            seen: None,
+            compositions: vec![composition],
+            assets: vec![],
+            needs: vec![],
+            claims: vec![],
+        };
+        assert!(self.overview.store.record_package(&facts, Some(1), 6_000).await.unwrap());
     }
 
     async fn fill_library(&self) {
@@ -237,6 +271,16 @@ async fn the_library_can_be_searched() {
     assert_eq!(paths(&api.ok(&format!("/v1/library/files?sha1={hash}")).await), ["/dcp/One/own.mxf"]);
     let packages = api.ok("/v1/library/packages?search=second").await;
     assert_eq!((&packages["items"][0]["package"], &packages["items"][0]["bytes"]), (&json!("Two"), &json!(400)));
+
+    assert_eq!((&packages["items"][0]["ov"], &packages["items"][0]["compositions"]), (&json!([]), &json!([])));
+    api.describe_package().await;
+    let described = &api.ok("/v1/library/packages?search=cut").await["items"][0];
+    assert_eq!((&described["standard"], &described["verdict"]), (&json!("SMPTE"), &json!("complete")));
+    assert_eq!(
+        described["compositions"],
+        json!([{"id": "c", "title": "The Cut", "kind": "feature", "edit_rate": "25/1", "duration": 30, "seconds": 1.2,
+                "reels": [{"number": 1, "picture": "p", "duration": 20, "seconds": 0.8}, {"number": 2, "duration": 10}]}])
+    );
 
     // What wastes most first.
     let first = api.ok("/v1/library/duplicates?limit=1").await;

@@ -14,6 +14,7 @@ use bft2::store::legs::LegSample;
 use bft2::store::library::{LibraryFile, PackageRow};
 use bft2::store::library_queue::{QueueLength, QueuedFile};
 use bft2::store::library_watch::{HashingRow, WatchRow};
+use bft2::store::packages::{CompositionRow, Need, PackageFacts, RateRow, ReelRow};
 use bft2::store::shell::{Rows, query};
 use bft2::store::task_files::FileProgress;
 use bft2::store::tasks::NewTask;
@@ -33,7 +34,9 @@ const PROMISED: &[(&str, &str)] = &[
     ("v_files", "task role path size sha1 method state bytes_done"),
     ("v_progress", "task role method at bytes_done rate peers"),
     ("v_library", "path size sha1 state hashed_at package"),
-    ("v_packages", "package path verdict title files bytes"),
+    ("v_packages", "package path verdict title files bytes checked_at standard ov"),
+    ("v_compositions", "package path composition title kind reels edit_rate duration seconds"),
+    ("v_reels", "package path composition title reel id picture sound subtitle edit_rate duration seconds"),
     ("v_duplicates", "sha1 copies bytes_wasted"),
     ("v_watches", "root filesystem method why since changes overflows scanned_at"),
     ("v_hashing", "state file files_left bytes_left rate eta_minutes at"),
@@ -119,11 +122,91 @@ async fn fill(store: &Store) -> (i64, i64) {
     store.put_watches(&[watch], 1).await.unwrap();
     let same = ["/dcp/Film_FTR/a", "/dcp/Film_FTR/b", "/dcp/Film_FTR/c"].map(library);
     store.put_package(&package, &same, 5_000).await.unwrap();
+    for facts in packages() {
+        assert!(store.record_package(&facts, None, 5_000).await.unwrap());
+    }
     let torrent = TorrentRow { files: "[]".into(), piece_length: 1 << 20, pieces: vec![[1; 20]] };
     store.save_torrent(Path::new("/dcp/Film_FTR"), &torrent, 6_000).await.unwrap();
     store.queue_generation("/dcp/Film_FTR", "/tmp/send.task.json", document, false, 7_000).await.unwrap();
     store.add_event(Level::Info, "recv", "recv.task.json", "api", "accepted", 8_000).await.unwrap();
     (recv, send)
+}
+
+/// An OV, a version file that plays its picture, and one whose OV is not there.
+fn packages() -> [PackageFacts; 3] {
+    let rate = Some(RateRow { units: 24, seconds: 1 });
+    let facts = |name: &str, assets: &[&str], needs: &[&str]| {
+        let row = PackageRow {
+            path: Path::new("/dcp").join(name),
+            name: name.into(),
+            verdict: "complete".into(),
+            title: format!("{name}_title"),
+            files: 1,
+            bytes: 9,
+        };
+        let reel = ReelRow { picture: Some("picture".into()), duration: 36, rate, ..ReelRow::default() };
+        let composition = CompositionRow {
+            id: format!("{name}-cpl"),
+            title: row.title.clone(),
+            kind: "feature".into(),
+            duration: 72,
+            rate,
+            reels: vec![reel.clone(), reel],
+            reel_count: 2,
+        };
+        let need = |asset: &&str| Need { asset: (*asset).into(), name: format!("{asset}.mxf"), title: row.title.clone() };
+        let path = row.path.join("a.mxf");
+        PackageFacts {
+            standard: "SMPTE",
+            seen: None,
+            compositions: vec![composition],
+            assets: assets.iter().map(|a| ((*a).to_owned(), "a.mxf".to_owned())).collect(),
+            needs: needs.iter().map(need).collect(),
+            claims: vec![LibraryFile { path, size: 9, mtime_ns: 1, inode: 1, sha1: sha1(name.as_bytes()) }],
+            row,
+        }
+    };
+    [facts("ov", &["picture", "other"], &[]), facts("vf", &["sound"], &["picture"]), facts("lonely", &[], &["x", "y"])]
+}
+
+#[tokio::test]
+async fn packages_show_what_plays_and_what_they_lack() {
+    let (_dir, store) = open().await;
+    fill(&store).await;
+    assert_eq!(
+        one(&store, "select package, verdict, standard, ov from v_packages where standard <> '' order by package").await,
+        "lonely|version file, needs OV: lonely_title plays 2 track files of another package (x.mxf, …)|SMPTE|\n\
+         ov|complete|SMPTE|\nvf|complete|SMPTE|/dcp/ov"
+    );
+    assert_eq!(
+        one(
+            &store,
+            "select composition, title, kind, reels, edit_rate, duration, seconds from v_compositions where package = 'ov'"
+        )
+        .await,
+        "ov-cpl|ov_title|feature|2|24/1|72|3"
+    );
+    assert_eq!(
+        one(&store, "select reel, picture, sound, seconds from v_reels where package = 'vf' order by reel").await,
+        "1|picture|NULL|1.5\n2|picture|NULL|1.5"
+    );
+    assert_eq!(
+        one(&store, "select state, count(*), count(hashed_at) from v_library group by state order by state").await,
+        "claimed|3|0\nok|3|3"
+    );
+    // Rows of a package go with it, and a slow writer does not undo what a faster one did.
+    let [ov, ..] = packages();
+    assert!(!store.record_package(&ov, None, 6_000).await.unwrap() && !store.forget_package("/dcp/ov", 9).await.unwrap());
+    assert!(store.forget_package("/dcp/ov", 1).await.unwrap());
+    for table in ["compositions", "reels", "package_assets", "library_claims"] {
+        assert_eq!(one(&store, &format!("select count(*) from {table} where package = '/dcp/ov'")).await, "0", "{table}");
+    }
+    assert!(one(&store, "select verdict from v_packages where package = 'vf'").await.starts_with("version file, needs OV"));
+    // Received anew: the older documents stay until the package is looked at, the claims count no more.
+    let file = LibraryFile { path: "/dcp/vf/a.mxf".into(), size: 9, mtime_ns: 1, inode: 1, sha1: sha1(b"vf") };
+    store.put_package(&packages()[1].row, &[file], 7_000).await.unwrap();
+    assert_eq!(one(&store, "select state from v_library where package = '/dcp/vf'").await, "ok");
+    assert_eq!(one(&store, "select count(*) from v_reels where package = 'vf'").await, "2");
 }
 
 #[tokio::test]

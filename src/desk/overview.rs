@@ -14,9 +14,10 @@ use crate::model::window::Windows;
 use crate::store::Store;
 pub use crate::store::legs::LegRow;
 pub use crate::store::lists::{
-    DuplicateListed, EventFilter, EventListed, FileListed, GenerationListed, LibraryFilter, LibraryListed, PackageListed,
-    SampleListed, TaskFilter, TaskListed,
+    DuplicateListed, EventFilter, EventListed, FileListed, GenerationListed, LibraryFilter, LibraryListed, SampleListed,
+    TaskFilter, TaskListed,
 };
+pub use crate::store::packages::{CompositionRow, PackageListed, RateRow, ReelRow};
 use chrono::{DateTime, FixedOffset, Local, TimeZone as _};
 use std::collections::HashMap;
 use std::time::Duration;

@@ -5,12 +5,14 @@
 //! * [`queue`] — what is new or has changed is hashed when it has settled: nobody writes, and it was quiet for a while.
 //! * [`table`] — `hashtable.txt`: the library as a file, written from the database; edits by another hand are taken in.
 //! * [`place`] — which files may be in the library. [`hash`] — the digest of one. [`walk`] — what lies on the disk.
+//! * [`packages`] — which of its directories are packages, and whether these are what their documents say.
 //!
 //! Rows are `store::library`'s. Nothing here knows tasks or transports; a row says what was hashed here and how the file
-//! looked then, nothing else gets in.
+//! looked then, nothing else gets in. What packing lists say of files that were not hashed is kept apart, as claims.
 
 pub mod hash;
 mod import;
+pub mod packages;
 pub mod place;
 mod queue;
 mod scan;
@@ -27,6 +29,7 @@ use crate::error::Fault;
 use crate::store::Store;
 use crate::store::events::Level;
 pub use import::Imported;
+use packages::Packages;
 use place::Place;
 pub use queue::Waiting;
 pub use scan::{NotScanned, Scanned};
@@ -47,15 +50,17 @@ pub struct Library {
     scans: Mutex<String>,
     /// What a watch has seen and nobody has looked at.
     touched: Arc<Touched>,
+    packages: Packages,
     dealt: table::Dealt,
 }
 
 impl Library {
     pub fn new(store: Store, config: ConfigHandle, clock: Clock) -> Self {
-        let now = config.current();
-        let place = Place { base: now.basedatapath.clone(), transfer: now.transfer_dir() };
+        let place = Place::of(&config.current());
+        let packages = Packages::new(store.clone(), place.clone(), clock.clone());
         let touched = Arc::new(Touched::new(place.base.clone()));
-        Self { store, config, clock, place, queued: Notify::new(), scans: Mutex::default(), touched, dealt: table::Dealt::new() }
+        let (queued, scans, dealt) = (Notify::new(), Mutex::default(), table::Dealt::new());
+        Self { store, config, clock, place, queued, scans, touched, packages, dealt }
     }
 
     /// Watches, hashes, exports and takes in until stopped.

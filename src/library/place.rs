@@ -1,5 +1,6 @@
 //! Which files may be in the library, and how they are reached.
 
+use crate::config::Config;
 use crate::model::ids::RelPath;
 use crate::package::scan::is_service_name;
 use rustix::fs::{CWD, Mode, OFlags};
@@ -17,6 +18,10 @@ pub struct Place {
 }
 
 impl Place {
+    pub fn of(config: &Config) -> Self {
+        Self { base: config.basedatapath.clone(), transfer: config.transfer_dir() }
+    }
+
     /// The path below the library's root, or why a file of this name is none of the library's.
     pub fn admit(&self, path: &str) -> Result<RelPath, &'static str> {
         let below = Path::new(path).strip_prefix(&self.base).map_err(|_| "it is not below basedatapath")?;

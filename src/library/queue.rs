@@ -38,6 +38,9 @@ const LOOK_AGAIN_MS: i64 = 10_000;
 /// Where nobody can tell whether a file is being written, it is quiet for so many times longer, and at least for so long.
 const UNSURE_TIMES: i64 = 5;
 const UNSURE_MS: i64 = 10_000;
+/// A long queue is hashed for hours: so often its packages are reviewed meanwhile.
+const REVIEW: Duration = Duration::from_secs(10);
+const MOST_TOUCHED: usize = 1000;
 /// Between two updates of what the database shows.
 const SHOW: Duration = Duration::from_secs(1);
 /// Damaged files that get an event each.
@@ -69,6 +72,8 @@ struct Told {
     wrong: Tally,
     refused: Tally,
     damaged: u64,
+    /// Their packages are to be reviewed.
+    touched: Vec<PathBuf>,
 }
 
 type Batch = Vec<(DueFile, Result<Hashed, Fault>)>;
@@ -102,8 +107,9 @@ impl Library {
     pub(super) async fn hash_all(&self, stop: &CancellationToken) -> Result<(), Fault> {
         let mut told = Told::default();
         let result = Run::new(self, stop).await.work(&mut told).await;
+        let review = self.packages.review(&std::mem::take(&mut told.touched)).await;
         self.tell(told).await;
-        result
+        result.and(review)
     }
 
     /// What is still to hash.
@@ -122,7 +128,7 @@ impl Library {
     }
 
     async fn tell(&self, told: Told) {
-        let Told { files, wrong, refused, damaged } = told;
+        let Told { files, wrong, refused, damaged, .. } = told;
         if files + refused.count == 0 {
             return;
         }
@@ -176,7 +182,7 @@ impl<'a> Run<'a> {
         let (notes, mut noted) = mpsc::channel::<Note>(16);
         let mut running = FuturesUnordered::new();
         let mut tick = tokio::time::interval(SHOW);
-        let mut result = Ok(());
+        let (mut result, mut reviewed) = (Ok(()), Instant::now());
         loop {
             let readers = if self.pace.give_way.load(Ordering::Relaxed) { 1 } else { self.readers };
             while result.is_ok() && running.len() < readers && !self.pace.stop.is_cancelled() {
@@ -194,6 +200,10 @@ impl<'a> Run<'a> {
                     // A reader that broke says nothing: its files stay in the queue, for a later run.
                     let dealt = self.deal(batch.unwrap_or_default(), told).await;
                     result = result.and(dealt);
+                    if reviewed.elapsed() >= REVIEW || told.touched.len() >= MOST_TOUCHED {
+                        reviewed = Instant::now();
+                        result = result.and(self.library.packages.review(&std::mem::take(&mut told.touched)).await);
+                    }
                 }
                 Some((path, due_at, midway)) = noted.recv() => self.keep(&path, due_at, &midway).await,
                 _ = tick.tick() => self.show("").await,
@@ -272,6 +282,7 @@ impl<'a> Run<'a> {
             }
         }
         let (store, now, settle) = (&library.store, library.clock.now_ms(), library.settle_ms());
+        told.touched.extend(refused.iter().map(|(path, _)| PathBuf::from(path)));
         self.put(done, told).await?;
         store.drop_queued_files(&known).await?;
         store.refuse_queued_files(&refused).await?;
@@ -298,6 +309,7 @@ impl<'a> Run<'a> {
                 }
             }
             told.files += 1;
+            told.touched.push(path.into());
             if let Some(listed) = due.queued.listed.filter(|l| *l != file.sha1) {
                 told.wrong.add(|| format!("{path}: {listed}, it is {}", file.sha1));
             }

@@ -102,7 +102,10 @@ impl Library {
         while let Some(row) = rows.next_if(|_| !is_empty).await? {
             sorter.missing.push(row.id);
         }
-        let (mut scanned, fresh) = sorter.end().await?;
+        let (mut scanned, fresh, renamed) = sorter.end().await?;
+        if fresh + scanned.gone + renamed > 0 {
+            self.packages.review(std::slice::from_ref(&root)).await?;
+        }
         scanned.skipped = walked.unnamed.count + walked.unreadable.count;
         if let Err(fault) = self.store.note_library_scan(&root.to_string_lossy(), self.clock.now_ms()).await {
             tracing::warn!(%fault, "the time of a scan is not noted");
@@ -114,21 +117,32 @@ impl Library {
     /// Looks at paths that somebody touched: files, directories without what is in them, and what is gone.
     pub(super) async fn look_at(&self, paths: Vec<PathBuf>) -> Result<Scanned, Fault> {
         let mut sorter = Sorter::new(self, false);
+        // For the packages that they lie in one file of a directory is as good as all.
+        let (mut review, mut dir) = (Vec::new(), None);
         for paths in paths.chunks(BATCH) {
-            let (place, paths) = (self.place.clone(), paths.to_vec());
-            let (files, gone) = blocking(move || Ok(see(&place, &paths))).await?;
+            let (place, looked) = (self.place.clone(), paths.to_vec());
+            let (files, gone) = blocking(move || Ok(see(&place, &looked))).await?;
             let names: Vec<&str> = files.iter().map(|f| f.path.as_str()).collect();
             let rows = self.store.stamped_rows_of(&names).await?;
             for (found, row) in files.into_iter().zip(rows) {
                 sorter.found(found, row).await?;
             }
+            for path in paths {
+                if dir.as_deref() != path.parent() {
+                    dir = path.parent().map(Path::to_owned);
+                    review.push(path.clone());
+                }
+            }
             let names: Vec<&str> = gone.iter().map(String::as_str).collect();
             if !names.is_empty() {
                 sorter.missing.extend(self.store.library_ids_below(&names).await?);
                 self.store.unqueue_below(&names).await?;
+                review.extend(gone.into_iter().map(PathBuf::from));
             }
         }
-        Ok(sorter.end().await?.0)
+        let (scanned, ..) = sorter.end().await?;
+        self.packages.review(&review).await?;
+        Ok(scanned)
     }
 
     /// An event, if something came of it; a scan that is repeated does not complain each time.
@@ -179,6 +193,7 @@ struct Sorter<'a> {
     scanned: Scanned,
     /// Did not wait to be hashed before.
     fresh: u64,
+    renamed: u64,
     new: Vec<Found>,
     /// Rows of files that have changed: they have no digest any more.
     changed: Vec<StampedRow>,
@@ -188,7 +203,16 @@ struct Sorter<'a> {
 
 impl<'a> Sorter<'a> {
     fn new(library: &'a Library, anew: bool) -> Self {
-        Self { library, anew, scanned: Scanned::default(), fresh: 0, new: Vec::new(), changed: Vec::new(), missing: Vec::new() }
+        Self {
+            library,
+            anew,
+            scanned: Scanned::default(),
+            fresh: 0,
+            renamed: 0,
+            new: Vec::new(),
+            changed: Vec::new(),
+            missing: Vec::new(),
+        }
     }
 
     async fn found(&mut self, found: Found, row: Option<StampedRow>) -> Result<(), Fault> {
@@ -276,12 +300,13 @@ impl<'a> Sorter<'a> {
         });
         let (renamed, others) = sorted.await?;
         store.rename_library_rows(&renamed).await?;
+        self.renamed += renamed.len() as u64;
         self.scanned.known += renamed.len() as u64;
         Ok(others)
     }
 
-    /// Also says how many files did not wait to be hashed before.
-    async fn end(mut self) -> Result<(Scanned, u64), Fault> {
+    /// Also says how many files did not wait to be hashed before, and how many were renamed.
+    async fn end(mut self) -> Result<(Scanned, u64, u64), Fault> {
         self.flush().await?;
         for ids in self.missing.chunks(BATCH) {
             let rows = self.library.store.library_paths(ids).await?;
@@ -294,7 +319,7 @@ impl<'a> Sorter<'a> {
                 self.scanned.gone += self.library.store.forget_library_rows(&gone).await?;
             }
         }
-        Ok((self.scanned, self.fresh))
+        Ok((self.scanned, self.fresh, self.renamed))
     }
 }
 

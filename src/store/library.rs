@@ -77,9 +77,9 @@ impl Store {
         Ok(moved)
     }
 
-    /// Is a package of this path known here?
+    /// Was a package of this path received or generated here? One that was only recognised is a stranger's.
     pub async fn has_package(&self, path: &Path) -> Result<bool, Fault> {
-        let n: i64 = sqlx::query_scalar("SELECT count(*) FROM packages WHERE path = ?")
+        let n: i64 = sqlx::query_scalar("SELECT count(*) FROM packages WHERE path = ? AND ours")
             .bind(path.to_string_lossy().into_owned())
             .fetch_one(&self.readers)
             .await
@@ -87,12 +87,17 @@ impl Store {
         Ok(n > 0)
     }
 
-    /// For each wanted (digest, size), the library files that have them.
+    /// For each wanted (digest, size), the library files that have them: those that were hashed here, then those of which
+    /// a packing list claims it. Whoever copies one has to hash the copy.
     pub async fn find_same(&self, wanted: &[(Sha1, u64)]) -> Result<Vec<Vec<LibraryFile>>, Fault> {
         let list: Vec<_> = wanted.iter().map(|(h, s)| json!([h, i(*s)])).collect();
         let rows: Vec<(i64, String, i64, i64, i64)> = sqlx::query_as(
-            "SELECT n.key, f.path, f.size, f.mtime_ns, f.inode FROM json_each(?) AS n \
-             JOIN library_files f ON f.sha1 = unhex(n.value->>0) AND f.size = n.value->>1 ORDER BY f.id",
+            "WITH n AS MATERIALIZED (SELECT key, unhex(value->>0) AS sha1, value->>1 AS size FROM json_each(?)), \
+             same AS (SELECT n.key, f.path, f.size, f.mtime_ns, f.inode, 0 AS claimed, f.id \
+             FROM n JOIN library_files f ON f.sha1 = n.sha1 AND f.size = n.size \
+             UNION ALL SELECT n.key, c.path, c.size, c.mtime_ns, c.inode, 1, 0 \
+             FROM n JOIN library_claims c ON c.sha1 = n.sha1 AND c.size = n.size AND c.settled = 0) \
+             SELECT key, path, size, mtime_ns, inode FROM same ORDER BY claimed, id, path",
         )
         .bind(json!(list).to_string())
         .fetch_all(&self.readers)
@@ -128,14 +133,13 @@ impl Store {
             .collect()
     }
 
-    /// A file turned out not to be what its row says.
+    /// A file turned out not to be what its row or its packing list says.
     pub async fn forget_library_file(&self, path: &Path) -> Result<(), Fault> {
+        let path = path.to_string_lossy().into_owned();
         let mut tx = self.begin().await?;
-        sqlx::query("DELETE FROM library_files WHERE path = ?")
-            .bind(path.to_string_lossy().into_owned())
-            .execute(&mut *tx)
-            .await
-            .map_err(db_fault)?;
+        for sql in ["DELETE FROM library_files WHERE path = ?", "UPDATE library_claims SET settled = 1 WHERE path = ?"] {
+            sqlx::query(sql).bind(&path).execute(&mut *tx).await.map_err(db_fault)?;
+        }
         self.commit_library(tx).await
     }
 
@@ -239,7 +243,10 @@ async fn put_package(
     .await
     .map_err(db_fault)?;
     sqlx::query(
-        "INSERT OR REPLACE INTO packages (path, name, verdict, title, files, bytes, checked_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO packages (path, name, verdict, title, files, bytes, checked_at) VALUES (?, ?, ?, ?, ?, ?, ?) \
+         ON CONFLICT (path) DO UPDATE SET name = excluded.name, verdict = excluded.verdict, title = excluded.title, \
+         files = excluded.files, bytes = excluded.bytes, checked_at = excluded.checked_at, \
+         ours = 1, revision = revision + 1, seen = NULL",
     )
     .bind(&dir)
     .bind(&package.name)

@@ -61,18 +61,6 @@ pub struct LibraryListed {
     pub package: String,
 }
 
-/// A package of the library.
-#[derive(Clone, Debug, sqlx::FromRow)]
-pub struct PackageListed {
-    pub path: String,
-    pub name: String,
-    pub verdict: String,
-    pub title: String,
-    pub files: i64,
-    pub bytes: i64,
-    pub checked_at: i64,
-}
-
 /// Files of the library with the same bytes.
 #[derive(Clone, Debug)]
 pub struct DuplicateListed {
@@ -212,25 +200,6 @@ impl Store {
         .bind(&f.search)
         .bind(f.sha1.map(|s| s.to_string()))
         .bind(&f.package)
-        .bind(limit)
-        .fetch_all(&self.viewers)
-        .await
-        .map_err(db_fault)
-    }
-
-    /// By path, from the path after `after`.
-    pub async fn list_packages(
-        &self,
-        search: Option<&str>,
-        after: Option<&str>,
-        limit: u32,
-    ) -> Result<Vec<PackageListed>, Fault> {
-        sqlx::query_as(
-            "SELECT path, name, verdict, title, files, bytes, checked_at FROM packages WHERE path > ?1 \
-             AND (?2 IS NULL OR instr(lower(name), lower(?2)) > 0 OR instr(lower(title), lower(?2)) > 0) ORDER BY path LIMIT ?3",
-        )
-        .bind(after.unwrap_or(""))
-        .bind(search)
         .bind(limit)
         .fetch_all(&self.viewers)
         .await

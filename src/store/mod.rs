@@ -15,6 +15,7 @@ pub mod library_queue;
 pub mod library_rows;
 pub mod library_watch;
 pub mod lists;
+pub mod packages;
 pub mod samples;
 pub mod shell;
 pub mod task_files;

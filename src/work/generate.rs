@@ -278,7 +278,9 @@ async fn remember(
         files: library.len() as u64,
         bytes: hashed.scan.total(),
     };
-    node.store.put_package(&package, &library, now).await
+    node.store.put_package(&package, &library, now).await?;
+    node.review_package(&order.dcppath).await;
+    Ok(())
 }
 
 fn task_file(order: &GenerationOrder, config: &Config, hashed: &Hashed, gentime: String) -> Result<TaskFile, Fault> {

@@ -22,6 +22,8 @@ mod upkeep;
 use crate::clock::{Clock, Pulse};
 use crate::config::ConfigHandle;
 use crate::error::Fault;
+use crate::library::packages::Packages;
+use crate::library::place::Place;
 use crate::model::span::Method;
 use crate::store::Store;
 use crate::store::events::Level;
@@ -29,7 +31,7 @@ use crate::store::tasks::TaskRow;
 use crate::transport::bt::BtEngine;
 use crate::transport::limit::Limiter;
 use crate::views::TaskDirs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::Notify;
 
@@ -76,6 +78,14 @@ impl Node {
                 tracing::warn!(error = %e.without_url(), "the webhook did not take the news");
             }
         });
+    }
+
+    /// Reviews the package in `dir`, which was received or generated just now. A failure is made up for at the next start.
+    pub async fn review_package(&self, dir: &Path) {
+        let packages = Packages::new(self.store.clone(), Place::of(&self.config.current()), self.clock.clone());
+        if let Err(fault) = packages.review(&[dir.to_owned()]).await {
+            tracing::warn!(%fault, package = %dir.display(), "cannot review a package");
+        }
     }
 
     pub fn limiter(&self, method: Method) -> Limiter {

@@ -226,7 +226,8 @@ async fn finish_reception(node: &Node, row: TaskRow, assembly: Option<Arc<Assemb
     let now = node.clock.now();
     plan.file.finishedtime = now.format("%Y-%m-%d %H:%M:%S").to_string();
     let seed_until = now.timestamp_millis().saturating_add(plan.file.seed_ms());
-    node.store
+    let moved = node
+        .store
         .finish_reception(
             plan.task.id,
             &done.package,
@@ -235,7 +236,9 @@ async fn finish_reception(node: &Node, row: TaskRow, assembly: Option<Arc<Assemb
             Some(seed_until),
             now.timestamp_millis(),
         )
-        .await
+        .await?;
+    node.review_package(&done.package.path).await;
+    Ok(moved)
 }
 
 pub(super) async fn remove_tree(path: std::path::PathBuf) {

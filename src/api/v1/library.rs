@@ -7,10 +7,11 @@ use poem_openapi::types::Example;
 use poem_openapi::{Object, OpenApi};
 
 use super::super::Tag;
+use super::packages::Package;
 use super::page::{Page, Wanted, default_limit};
 use super::problem::Failed;
 use super::tasks::{count, example_time};
-use crate::desk::overview::{DuplicateListed, LibraryFilter, LibraryListed, Overview, PackageListed, Time, local_time};
+use crate::desk::overview::{DuplicateListed, LibraryFilter, LibraryListed, Overview, Time, local_time};
 use crate::model::ids::Sha1;
 
 /// A file of the library, with the SHA-1 that was computed here.
@@ -44,54 +45,6 @@ impl Example for LibraryFile {
 impl From<LibraryListed> for LibraryFile {
     fn from(f: LibraryListed) -> Self {
         Self { path: f.path, size: count(f.size), sha1: f.sha1, hashed_at: local_time(f.hashed_at), package: f.package }
-    }
-}
-
-/// A package of the library.
-#[derive(Clone, Debug, PartialEq, Object)]
-#[oai(example)]
-pub struct Package {
-    /// Its name.
-    pub package: String,
-    /// Its directory, absolute.
-    pub path: String,
-    /// What its packing list says: `complete`, `missing FILE`, `hash differs FILE`, …
-    pub verdict: String,
-    /// Title of its composition; empty when it has none.
-    pub title: String,
-    /// Number of files.
-    pub files: u64,
-    /// Bytes.
-    pub bytes: u64,
-    /// When it was checked.
-    pub checked_at: Time,
-}
-
-impl Example for Package {
-    fn example() -> Self {
-        Self {
-            package: "xiaofang".into(),
-            path: "/data/dcp/xiaofang".into(),
-            verdict: "complete".into(),
-            title: "Xiaofang_ADV-1_F_CMN-XX_20_2K".into(),
-            files: 5,
-            bytes: 668_521_472,
-            checked_at: example_time(0),
-        }
-    }
-}
-
-impl From<PackageListed> for Package {
-    fn from(p: PackageListed) -> Self {
-        Self {
-            package: p.name,
-            path: p.path,
-            verdict: p.verdict,
-            title: p.title,
-            files: count(p.files),
-            bytes: count(p.bytes),
-            checked_at: local_time(p.checked_at),
-        }
     }
 }
 
@@ -171,7 +124,7 @@ impl LibraryApi {
     async fn packages(
         &self,
         overview: Data<&Overview>,
-        /// Part of the name or the title.
+        /// Part of the name or of a title.
         search: Query<Option<String>>,
         /// Rows of the page.
         #[oai(default = "default_limit", validator(minimum(value = "1"), maximum(value = "500")))]

@@ -9,6 +9,7 @@ mod examples;
 mod generations;
 mod health;
 mod library;
+mod packages;
 mod page;
 pub(super) mod problem;
 mod scans;

@@ -16,6 +16,7 @@ use crate::error::Fault;
 use crate::model::ids::Sha1;
 use crate::model::ratio::Ratio;
 use crate::model::span::Method;
+use crate::package::check::Check;
 use crate::package::sample::{PackageSummary, SampleOptions, make, planned_bytes};
 use crate::package::scan::ScannedFile;
 use clap::Args;
@@ -263,7 +264,7 @@ fn name_of(package: &PackageSummary) -> Result<String, Failure> {
 /// Hashes the received package once more, apart from what the receiver says of it: against its own packing list, and
 /// against what the maker of the master wrote.
 async fn verify(delivery: &Delivery, master: &PackageSummary, bars: &Bars) -> Result<String, Failure> {
-    let report = check::examine(&delivery.store, None, bars).await?;
+    let report = check::examine(Check::prepare(&delivery.store, None, &[])?, bars).await?;
     if !report.verdict.ok || !same_files(&report.files, master) {
         let text = check::human(&report);
         return Err(Failure::refused(format!("the package in {} is not what was sent:\n{text}", delivery.store.display())));

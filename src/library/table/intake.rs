@@ -94,6 +94,9 @@ pub async fn take_in(store: &Store, place: &Place, path: &Path, stamp: FileStamp
         }
         // Emptied: what an earlier edit asked for is meant, too.
         store.clear_library_queue().await?;
+        if newest > 0 {
+            store.settle_claims().await?;
+        }
     }
     listed.sort_unstable();
     let forgotten = store.forget_unlisted(&listed, newest).await?;

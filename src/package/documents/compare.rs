@@ -42,13 +42,36 @@ pub enum What {
     /// A composition plays this many track files that are not in this package. A version file: no error.
     NeedsOther {
         tracks: usize,
+        /// One of them.
+        first: String,
     },
+    /// A composition plays this track file, and none of the packages at hand holds it.
+    Nowhere,
 }
 
 impl What {
     /// Whether the package must not be delivered like this.
     pub fn is_error(&self) -> bool {
         !matches!(self, What::Foreign | What::NeedsOther { .. } | What::NotUnderstood(_))
+    }
+}
+
+impl What {
+    /// For programs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            What::Missing => "missing",
+            What::SizeDiffers { .. } => "size differs",
+            What::HashDiffers { .. } => "hash differs",
+            What::PiecesDiffer => "pieces differ",
+            What::NoPath => "no path",
+            What::Contradiction => "contradiction",
+            What::Unreadable(_) => "unreadable",
+            What::NotUnderstood(_) => "not understood",
+            What::Foreign => "foreign",
+            What::NeedsOther { .. } => "needs OV",
+            What::Nowhere => "in no OV",
+        }
     }
 }
 
@@ -64,8 +87,10 @@ impl fmt::Display for Finding {
             What::Contradiction => write!(f, "the documents contradict each other about {file}"),
             What::Unreadable(why) | What::NotUnderstood(why) => write!(f, "{file} {why}"),
             What::Foreign => write!(f, "foreign {file}: no document lists it"),
-            What::NeedsOther { tracks } => {
-                write!(f, "version file, needs OV: {file} plays {tracks} track files of another package")
+            What::Nowhere => write!(f, "missing {file}: it is played, and neither this package nor the OV holds it"),
+            What::NeedsOther { tracks, first } => {
+                let (files, more) = if *tracks == 1 { ("file", "") } else { ("files", ", …") };
+                write!(f, "version file, needs OV: {file} plays {tracks} track {files} of another package ({first}{more})")
             }
         }
     }
@@ -109,7 +134,8 @@ impl PackageDocuments {
         self.compare_with(&files.iter().map(|(p, n)| (p, (*n, None))).collect())
     }
 
-    fn compare_with(&self, files: &BTreeMap<&RelPath, (u64, Option<Sha1>)>) -> Vec<Finding> {
+    /// Compares what is known: size, and the digest of those that were hashed.
+    pub fn compare_with(&self, files: &BTreeMap<&RelPath, (u64, Option<Sha1>)>) -> Vec<Finding> {
         let mut findings: Vec<Finding> =
             self.files.iter().filter_map(|(path, listed)| compare_file(path, listed, files.get(path))).collect();
         findings.extend(self.problems.iter().cloned());
@@ -122,9 +148,9 @@ impl PackageDocuments {
     }
 
     fn needs_other(&self, composition: &Composition) -> Option<Finding> {
-        let tracks = composition.tracks.iter().filter(|t| !self.ids.contains(t)).count();
-        let file = if composition.title.is_empty() { composition.id.to_string() } else { composition.title.clone() };
-        (tracks > 0).then_some(Finding { file, what: What::NeedsOther { tracks } })
+        let mut needs = self.needs(composition);
+        let first = needs.next()?.shown();
+        Some(Finding { file: composition.shown(), what: What::NeedsOther { tracks: 1 + needs.count(), first } })
     }
 }
 

@@ -68,9 +68,10 @@ impl Fixture {
         put("sound.mxf", &picture_bytes[..5000]);
         let cpl = format!(
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?><CompositionPlaylist xmlns=\"{}\"><Id>urn:uuid:{CPL_ID}</Id>\
-             <AnnotationText>note</AnnotationText><ContentTitleText>{title}</ContentTitleText><ReelList><Reel><Id>urn:uuid:{ABSENT_ID}</Id><AssetList>\
-             <MainMarkers><Id>urn:uuid:{ABSENT_ID}</Id></MainMarkers><MainPicture><Id>urn:uuid:{played}</Id></MainPicture>\
-             <MainSound><Id>urn:uuid:{SOUND_ID}</Id></MainSound></AssetList></Reel><Reel><AssetList>\
+             <AnnotationText>note</AnnotationText><ContentTitleText>{title}</ContentTitleText><ContentKind>feature</ContentKind><ReelList><Reel><Id>urn:uuid:{ABSENT_ID}</Id><AssetList>\
+             <MainMarkers><Id>urn:uuid:{ABSENT_ID}</Id></MainMarkers><MainPicture><Id>urn:uuid:{played}</Id>\
+             <EditRate>24 1</EditRate><IntrinsicDuration>60</IntrinsicDuration><EntryPoint>12</EntryPoint></MainPicture>\
+             <MainSound><Id>urn:uuid:{SOUND_ID}</Id><EditRate>48000 1</EditRate><Duration>96000</Duration></MainSound></AssetList></Reel><Reel><AssetList>\
              <MainSound><Id>URN:UUID:{}</Id></MainSound></AssetList></Reel></ReelList></CompositionPlaylist>",
             f.cpl,
             SOUND_ID.to_uppercase()

@@ -17,7 +17,7 @@ mod packing_list;
 mod xml;
 
 pub use compare::{Finding, Verdict, What};
-pub use composition::Composition;
+pub use composition::{Composition, Rate, Reel, Track};
 
 use crate::error::{Fault, io_fault};
 use crate::model::ids::{RelPath, Sha1};
@@ -29,6 +29,9 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use uuid::Uuid;
+
+/// Bytes. Bounds the time and the memory that a hostile package takes; of real ones all documents have a few MiB.
+const MAX_TOTAL: u64 = 64 << 20;
 
 /// The family of a package, by the ASSETMAP's namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +79,10 @@ pub struct PackageDocuments {
     pub compositions: Vec<Composition>,
     /// What was wrong with the documents themselves.
     problems: Vec<Finding>,
-    /// Identities that this package holds.
-    ids: BTreeSet<Uuid>,
+    /// Identities that this package holds, and where.
+    assets: BTreeMap<Uuid, RelPath>,
+    /// Bytes of lists and compositions that were read.
+    read: u64,
 }
 
 impl PackageDocuments {
@@ -111,7 +116,8 @@ impl PackageDocuments {
             files: BTreeMap::new(),
             compositions: vec![],
             problems: vec![],
-            ids: map.assets.keys().copied().collect(),
+            assets: map.assets.iter().map(|(id, asset)| (*id, asset.path.clone())).collect(),
+            read: 0,
         };
         for asset in map.assets.values() {
             let listed = documents.files.entry(asset.path.clone()).or_default();
@@ -162,7 +168,15 @@ impl PackageDocuments {
         read: fn(&xml::Document) -> Result<T, String>,
         otherwise: fn(String) -> What,
     ) -> Result<Option<T>, Fault> {
+        if self.read > MAX_TOTAL {
+            self.problem(
+                path.as_str(),
+                otherwise("was not read: the documents before it are larger than 64 MiB together".into()),
+            );
+            return Ok(None);
+        }
         let Some(data) = read_bounded(root, path)? else { return Ok(None) };
+        self.read += data.len() as u64;
         match xml::read(&data).and_then(|d| read(&d)) {
             Ok(value) => Ok(Some(value)),
             Err(why) => {
@@ -181,9 +195,27 @@ impl PackageDocuments {
         self.compositions.first().map(|c| c.title.as_str()).filter(|t| !t.is_empty())
     }
 
-    /// What the packing lists claim, as keys for deduplication. Claims, not facts: verify what is used.
+    /// What the packing lists claim, as keys for deduplication. Claims, not facts: verify what is used. Nothing is claimed
+    /// about a file about which the documents contradict each other.
     pub fn claims(&self) -> impl Iterator<Item = (&RelPath, u64, Sha1)> {
-        self.files.iter().filter_map(|(path, l)| Some((path, l.size?, l.sha1?)))
+        let disputed = self.problems.iter().filter(|p| p.what == What::Contradiction).map(|p| p.file.as_str());
+        let disputed: BTreeSet<&str> = disputed.collect();
+        self.files.iter().filter_map(move |(path, l)| (!disputed.contains(path.as_str())).then_some((path, l.size?, l.sha1?)))
+    }
+
+    /// Identities that this package holds, and where the asset map places them.
+    pub fn assets(&self) -> impl Iterator<Item = (Uuid, &RelPath)> {
+        self.assets.iter().map(|(id, path)| (*id, path))
+    }
+
+    /// Where the asset map places the file of this identity.
+    pub fn path_of(&self, id: Uuid) -> Option<&RelPath> {
+        self.assets.get(&id)
+    }
+
+    /// Track files that a composition plays and this package does not hold.
+    pub fn needs<'a>(&'a self, composition: &'a Composition) -> impl Iterator<Item = &'a Track> {
+        composition.tracks.iter().filter(|t| !self.assets.contains_key(&t.id))
     }
 }
 

@@ -25,9 +25,15 @@ fn both_families_are_read() {
     ] {
         let d = read(&f);
         assert_eq!((d.standard, d.title()), (standard, Some(title)));
-        assert_eq!((d.compositions[0].reels, d.compositions[0].tracks.len()), (2, 2));
+        assert_eq!((d.compositions[0].reels.len(), d.compositions[0].tracks.len()), (2, 2));
         assert!(d.claims().any(|(p, n, _)| p.as_str() == picture && n == 70_000));
         assert_eq!(d.claims().count(), 3);
+        let reel = &d.compositions[0].reels[0];
+        let id = |text: &str| Some(text.parse().unwrap());
+        assert_eq!((reel.id, reel.picture, reel.sound, reel.subtitle), (id(ABSENT_ID), id(PICTURE_ID), id(SOUND_ID), None));
+        assert_eq!((reel.edit_rate, reel.duration), (Some(Rate { units: 24, seconds: 1 }), 48));
+        assert_eq!(d.compositions[0].kind, "feature");
+        assert_eq!(d.path_of(PICTURE_ID.parse().unwrap()).unwrap().as_str(), picture);
         assert_eq!(d.compare(&hashed(&f)), []);
         assert_eq!(verdict(&f), (true, "complete".into()));
     }
@@ -78,7 +84,7 @@ fn a_version_file_is_complete_but_needs_its_original() {
     let f = Fixture::version_file();
     let (ok, text) = verdict(&f);
     assert!(ok);
-    assert!(text.starts_with("version file, needs OV: Film_FTR_VF plays 1 track"), "{text}");
+    assert_eq!(text, format!("version file, needs OV: Film_FTR_VF plays 1 track file of another package ({ABSENT_ID})"));
 }
 
 #[test]
@@ -95,6 +101,7 @@ fn lists_that_disagree_are_noticed() {
     let f = Fixture::smpte();
     f.edit("ASSETMAP.xml", "<Length>5000</Length>", "<Length>5001</Length>");
     assert!(verdict(&f).1.contains("contradict"));
+    assert!(read(&f).claims().all(|(path, ..)| path.as_str() != "sound.mxf"), "nothing is claimed about it");
     let f = Fixture::smpte();
     f.edit("pkl.xml", SOUND_ID, ABSENT_ID);
     assert!(verdict(&f).1.starts_with("missing sound.mxf: the packing list names it"));
@@ -121,6 +128,25 @@ fn unusual_maps_are_refused_not_guessed() {
         let fault = PackageDocuments::read(f.path()).unwrap_err();
         assert_eq!(fault.file.as_deref(), Some("ASSETMAP.xml"), "{from} -> {to}: {fault}");
     }
+}
+
+#[test]
+fn documents_are_bounded_together() {
+    let f = Fixture::smpte();
+    let (mut packed, mut mapped) = (String::new(), String::new());
+    for n in 0..8 {
+        let (id, name) = (Uuid::from_u128(n), format!("large{n}.xml"));
+        std::fs::File::create(f.path().join(&name)).unwrap().set_len(xml::MAX_BYTES).unwrap();
+        let hash = Sha1([0; 20]).to_base64();
+        packed += &format!("<Asset><Id>{id}</Id><Hash>{hash}</Hash><Size>1</Size><Type>text/xml</Type></Asset>");
+        mapped += &format!("<Asset><Id>{id}</Id><ChunkList><Chunk><Path>{name}</Path></Chunk></ChunkList></Asset>");
+    }
+    f.edit("pkl.xml", "</AssetList>", &format!("{packed}</AssetList>"));
+    f.edit("ASSETMAP.xml", "</AssetList>", &format!("{mapped}</AssetList>"));
+    let unread = |x: &&Finding| x.to_string().contains("was not read");
+    let findings = read(&f).problems;
+    assert_eq!(findings.iter().filter(unread).count(), 4, "{findings:?}");
+    assert!(findings.iter().all(|x| !x.what.is_error()), "they are hashed like all files: {findings:?}");
 }
 
 #[test]
