@@ -109,9 +109,7 @@ impl SqlArgs {
     fn only(&self, known: &[String]) -> Result<(), Failure> {
         match self.set.iter().find(|(name, _)| !known.contains(name)) {
             None => Ok(()),
-            Some((name, _)) if known.is_empty() => {
-                Err(Failure::usage(format!("--set {name}: the query has no parameters")))
-            }
+            Some((name, _)) if known.is_empty() => Err(Failure::usage(format!("--set {name}: the query has no parameters"))),
             Some((name, _)) => Err(Failure::usage(format!("--set {name}: the query's parameters are {}", known.join(", ")))),
         }
     }

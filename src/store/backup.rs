@@ -89,6 +89,8 @@ async fn copy(db: &Path, part: &Path, expected: u64, progress: &mut impl FnMut(u
     let alone = !wal::beside(db, "-wal").exists();
     let mut conn = shell::open(db).await?;
     let name = part.to_str().ok_or_else(|| Fault::permanent(format!("{}: the name is not UTF-8", part.display())))?;
+    // The guard that keeps queries from writing counts the new file as a write. The database itself is open for reading only.
+    sqlx::query("PRAGMA query_only = 0").execute(&mut conn).await.map_err(|e| shell::told(db, &e, Duration::ZERO))?;
     let written = {
         let write = sqlx::query("VACUUM INTO ?1").bind(name).execute(&mut conn);
         tokio::pin!(write);

@@ -84,10 +84,11 @@ pub async fn inspect(db: &Path, depth: Depth) -> Result<Sound, Fault> {
 
 async fn look(db: &Path, conn: &mut SqliteConnection, depth: Depth) -> Result<Sound, Fault> {
     let told = |e: sqlx::Error| shell::told(db, &e, Duration::ZERO);
-    let tables: Vec<String> = sqlx::query_scalar("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'")
-        .fetch_all(&mut *conn)
-        .await
-        .map_err(told)?;
+    let tables: Vec<String> =
+        sqlx::query_scalar("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'")
+            .fetch_all(&mut *conn)
+            .await
+            .map_err(told)?;
     let has = |name: &str| tables.iter().any(|t| t == name);
     let mut schema = None;
     if has("_sqlx_migrations") {

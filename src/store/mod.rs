@@ -168,7 +168,8 @@ pub(crate) fn db_fault(e: sqlx::Error) -> Fault {
         None if matches!(e, sqlx::Error::PoolTimedOut) => FaultClass::Transient,
         _ => FaultClass::Local,
     };
-    let cure = if matches!(code(&e), Some(11 | 26)) { "; the file is damaged: stop the service and restore a backup" } else { "" };
+    let cure =
+        if matches!(code(&e), Some(11 | 26)) { "; the file is damaged: stop the service and restore a backup" } else { "" };
     Fault::new(class, format!("database: {}{cure}", plain(&e)))
 }
 

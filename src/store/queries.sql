@@ -79,12 +79,12 @@ with w as (
                 where substr(p.value, 1, 5) = substr(opens_at, 12, 5)) || ' minutes') end as until
   from v_schedules),
 r as (
-  select w.*, (julianday(w.until) - julianday(w.since)) * 86400 as seconds, l.bytes_total - l.bytes_done as bytes_left,
+  select w.*, round((julianday(w.until) - julianday(w.since)) * 86400) as seconds, l.bytes_total - l.bytes_done as bytes_left,
          coalesce(l.bytes_wire / nullif(l.active_seconds, 0),
                   (select sum(a.bytes_wire) / sum(a.active_seconds) from v_legs a
                    where a.role = l.role and a.method = l.method and a.bytes_wire > 0 and a.active_seconds > 0)) as rate
-  from w join v_legs l using (task, role, method)
-  where l.state in ('waiting', 'running') and l.bytes_done < l.bytes_total)
+  from w join v_legs l using (task, role, method) join v_tasks t using (task, role)
+  where t.state in ('queues', 'uploading', 'downloading') and l.state in ('waiting', 'running') and l.bytes_done < l.bytes_total)
 select task, method, window, since, until, round(seconds / 3600, 1) as hours, bytes_left, cast(rate as integer) as rate,
        cast(min(bytes_left, rate * seconds) as integer) as bytes_allowed,
        case when rate is null then 'no rate is known yet' when rate * seconds >= bytes_left then 'will be done'
@@ -130,7 +130,7 @@ from v_tasks where role = 'receiver' and state in ('downloaded', 'history') and 
 --@ deliveries: How long deliveries took, and at what rate, the newest first.
 --: rows how many; 50 when it is not set
 select task, started_at, finished_at, round((julianday(finished_at) - julianday(started_at)) * 24, 2) as hours,
-       cast((bytes_total - bytes_local) / max((julianday(finished_at) - julianday(started_at)) * 86400, 1) as integer) as rate
+       cast((bytes_total - bytes_local) / max(round((julianday(finished_at) - julianday(started_at)) * 86400), 1) as integer) as rate
 from v_tasks where role = 'receiver' and state in ('downloaded', 'history') and reason = '' and finished_at is not null
 order by finished_at desc limit cast(coalesce(:rows, 50) as integer)
 
@@ -146,7 +146,7 @@ group by day, role order by day, role
 --@ slowest-deliveries: The receptions that took longest for their bytes, and how long each method was at work. The time
 -- outside windows counts as well.
 --: rows how many; 20 when it is not set
-select t.task, cast((t.bytes_total - t.bytes_local) / max((julianday(t.finished_at) - julianday(t.started_at)) * 86400, 1) as integer) as rate,
+select t.task, cast((t.bytes_total - t.bytes_local) / max(round((julianday(t.finished_at) - julianday(t.started_at)) * 86400), 1) as integer) as rate,
        round((julianday(t.finished_at) - julianday(t.started_at)) * 24, 2) as hours, t.bytes_total - t.bytes_local as bytes_fetched,
        (select group_concat(l.method || ' ' || round(l.active_seconds / 3600, 2) || ' h', ', ')
         from v_legs l where l.task = t.task and l.role = t.role and l.state <> 'off') as at_work
@@ -165,7 +165,7 @@ order by bytes_wire / active_seconds limit cast(coalesce(:rows, 20) as integer)
 -- fetched is known at the cinema alone: ask `slowest-deliveries` there.
 --: rows how many; 20 when it is not set
 select package, task, round((julianday(finished_at) - julianday(started_at)) * 24, 2) as hours, bytes_total,
-       cast(bytes_total / max((julianday(finished_at) - julianday(started_at)) * 86400, 1) as integer) as rate
+       cast(bytes_total / max(round((julianday(finished_at) - julianday(started_at)) * 86400), 1) as integer) as rate
 from v_tasks where role = 'sender' and started_at is not null and finished_at is not null and reason = ''
 order by hours desc limit cast(coalesce(:rows, 20) as integer)
 
@@ -183,7 +183,7 @@ order by g.finished_at
 --@ gentask: gentask jobs, the newest first, with their speed.
 --: rows how many; 20 when it is not set
 select dcppath, state, send, round(100.0 * bytes_done / max(bytes_total, 1), 1) as percent,
-       cast(bytes_done / max((julianday(finished_at) - julianday(created_at)) * 86400, 1) as integer) as rate,
+       cast(bytes_done / max(round((julianday(finished_at) - julianday(created_at)) * 86400), 1) as integer) as rate,
        error, created_at, finished_at
 from v_generations order by created_at desc limit cast(coalesce(:rows, 20) as integer)
 

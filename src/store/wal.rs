@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn locks_of_readers_are_told_from_others() {
-        let line = |kind: &str, pid: &str, inode: u64, range: &str| format!("7: POSIX  ADVISORY  {kind} {pid} fe:01:{inode} {range}");
+        let line =
+            |kind: &str, pid: &str, inode: u64, range: &str| format!("7: POSIX  ADVISORY  {kind} {pid} fe:01:{inode} {range}");
         assert_eq!(reader(&line("READ ", "4711", 9, "124 124"), 9), Some(4711));
         assert_eq!(reader(&line("READ ", "4711", 9, "127 128"), 9), Some(4711), "joined with the lock of being connected");
         assert_eq!(reader(&line("READ ", "4711", 9, "128 128"), 9), None, "connected, reads nothing");
