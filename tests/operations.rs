@@ -211,6 +211,80 @@ async fn a_transaction_that_is_left_open_is_named_and_survived() {
     assert!(world.receiver.terminate().await.success());
 }
 
+/// A file system of its own, unmounted at the end.
+struct Small(PathBuf);
+
+impl Small {
+    /// `None` when this machine does not let us mount.
+    fn mount(at: &Path, size: &str) -> Option<Self> {
+        std::fs::create_dir_all(at).expect("directory");
+        let done = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(at).output();
+        done.is_ok_and(|o| o.status.success()).then(|| Self(at.to_owned()))
+    }
+
+    fn remount(&self, how: &str) -> bool {
+        let done = Command::new("mount").args(["-o", &format!("remount,{how}")]).arg(&self.0).output();
+        done.is_ok_and(|o| o.status.success())
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+#[tokio::test]
+async fn a_backup_to_a_full_disk_says_so_and_leaves_nothing() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let db = dir.path().join("bft2.db");
+    database(&db).await;
+    let at = dir.path().join("small");
+    let Some(_small) = Small::mount(&at, "200k") else {
+        eprintln!("skipped: mounting a tmpfs is not permitted here");
+        return;
+    };
+    let ran = bftv2(&["backup", utf8(&at.join("b.db")), "--db", utf8(&db)]);
+    assert!(ran.code == 5 && ran.err.contains("no space in") && ran.err.contains("are free"), "{}: {}", ran.code, ran.err);
+    assert_eq!(entries(&at), [""; 0]);
+}
+
+/// The disk of the library turns read-only under a node, and is mended.
+#[tokio::test]
+async fn a_library_that_turns_read_only_is_said_and_survived() {
+    let mut world = World::new();
+    let at = world.dir.path().join("small");
+    let Some(small) = Small::mount(&at, "64m") else {
+        eprintln!("skipped: mounting a tmpfs is not permitted here");
+        return;
+    };
+    world.receiver.put_data_at(at.join("data"));
+    let package = world.package("film", 9, 1);
+    world.start().await;
+    let task = task_name("film");
+    let taskfile = world.publish("film", "0:1:1").await;
+    let carried = world.receiver.carry(&taskfile);
+    if !small.remount("ro") {
+        eprintln!("skipped: the file system cannot be mounted read-only here");
+        return;
+    }
+    let reply = world.receiver.call("recv", json!({"taskfile": carried})).await;
+    if reply.ok {
+        let p = world.receiver.download_fails(&task).await;
+        assert!(p.error().contains("Read-only file system"), "{}", p.error());
+    } else {
+        assert!(reply.desc().contains("Read-only file system"), "{}", reply.desc());
+    }
+    let (code, checks, _) = doctor(&world.receiver.config_path());
+    let (level, text, todo) = finding(&checks, "directories");
+    assert!(code == 1 && level == "fail" && text.contains("Read-only") && todo.contains("dmesg"), "{level} {text} -> {todo}");
+    assert!(small.remount("rw"));
+    assert!(world.receiver.call("recv", json!({"taskfile": carried})).await.ok);
+    world.receiver.downloaded(&task).await;
+    world.assert_delivered(&package);
+    world.receiver.kill();
+}
+
 fn doctor(config: &Path) -> (i32, Vec<Value>, String) {
     let ran = bftv2(&["doctor", "--json", "--config", utf8(config)]);
     let told: Value = serde_json::from_str(&ran.out).unwrap_or_else(|e| panic!("{e}: {}{}", ran.out, ran.err));

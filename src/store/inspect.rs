@@ -51,12 +51,14 @@ pub fn newest_schema() -> i64 {
 pub fn header(db: &Path) -> Result<(), Fault> {
     let unreadable = |e: std::io::Error| io_fault("cannot open the database", db, &e);
     let mut file = std::fs::File::open(db).map_err(unreadable)?;
+    let mut head = [0u8; HEADER];
+    let read = file.read(&mut head).map_err(unreadable)?;
+    // In this order: when the log is empty after the header was read, all pages that the header counts are in the file.
+    let log = wal::wal_bytes(db);
     let len = file.metadata().map_err(unreadable)?.len();
     if len == 0 {
         return Ok(());
     }
-    let mut head = [0u8; HEADER];
-    let read = (&mut file).take(HEADER as u64).read(&mut head).map_err(unreadable)?;
     if read < HEADER || !head.starts_with(MAGIC) {
         return Err(not_a_database(db));
     }
@@ -67,7 +69,7 @@ pub fn header(db: &Path) -> Result<(), Fault> {
     };
     // The number of pages counts only while the two change counters agree; with a log, pages may be there alone.
     let pages = if number(24) == number(92) { u64::from(number(28)) } else { 0 };
-    if len < pages.saturating_mul(page) && wal::wal_bytes(db) == 0 {
+    if len < pages.saturating_mul(page) && log == 0 {
         return Err(damaged(db, &format!("it has {len} of {} bytes", pages.saturating_mul(page))));
     }
     Ok(())

@@ -99,7 +99,8 @@ mod tests {
             assert!(query.purpose.ends_with('.') || query.purpose.ends_with('?'), "{}: {}", query.name, query.purpose);
             let mut told: Vec<_> = query.parameters.iter().map(|(name, _)| (*name).to_owned()).collect();
             let (_, mut used) = numbered(&query.sql);
-            (told.sort(), used.sort());
+            told.sort();
+            used.sort();
             assert_eq!(told, used, "{}: described on the left, used on the right", query.name);
         }
         assert_eq!(by_name("stuck").map(|q| q.name), Some("stuck"));

@@ -5,9 +5,11 @@
 //! and what is safely on disk are written as ever. `docs/sql.md` has the numbers.
 
 use super::Node;
+use crate::error::Fault;
 use crate::store::events::Level;
 use crate::store::wal::{WAL_LIMIT, holders};
 use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
 
 /// Between two looks.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -20,6 +22,8 @@ const IDLE: Duration = Duration::from_secs(600);
 #[derive(Default)]
 pub struct Thrift {
     looked: Option<Instant>,
+    /// Writing back takes its time when the log is large, and the loop must not wait for it. The size before is noted.
+    job: Option<(u64, JoinHandle<Result<bool, Fault>>)>,
     held: u32,
     /// Since when nothing has been at work.
     idle: Option<Instant>,
@@ -28,39 +32,47 @@ pub struct Thrift {
 impl Thrift {
     /// Looks if it is time to. `idle`: nothing is at work.
     pub async fn look(&mut self, node: &Node, idle: bool) {
-        if self.looked.is_some_and(|t| t.elapsed() < PERIOD) {
+        if let Some((bytes, job)) = self.job.take_if(|(_, job)| job.is_finished()) {
+            match job.await {
+                Ok(Ok(done)) => self.tried(node, bytes, done).await,
+                Ok(Err(fault)) => tracing::warn!(%fault, "cannot write the log of the database back; trying again"),
+                Err(e) => tracing::warn!(error = %e, "writing the log of the database back broke off; trying again"),
+            }
+        }
+        if self.job.is_some() || self.looked.is_some_and(|t| t.elapsed() < PERIOD) {
             return;
         }
         self.looked = Some(Instant::now());
         let since = if idle { *self.idle.get_or_insert_with(Instant::now) } else { Instant::now() };
         self.idle = idle.then_some(since);
-        let (store, bytes) = (&node.store, node.store.wal_bytes());
+        let bytes = node.store.wal_bytes();
         let rest = bytes > 0 && since.elapsed() >= IDLE;
-        if bytes <= WAL_LIMIT && !rest && !store.thrifty() {
-            self.held = 0;
-            return;
-        }
         if rest {
             self.idle = Some(Instant::now());
         }
-        match store.write_back().await {
-            Ok(true) => {
-                self.held = 0;
-                if store.thrifty() {
-                    store.set_thrifty(false);
-                    let text = "the log of the database is written back: progress is recorded every second again";
-                    node.event(Level::Info, "database", "", text).await;
-                }
+        if bytes > WAL_LIMIT || rest || node.store.thrifty() {
+            let store = node.store.clone();
+            self.job = Some((bytes, tokio::spawn(async move { store.write_back().await })));
+        } else {
+            self.held = 0;
+        }
+    }
+
+    async fn tried(&mut self, node: &Node, bytes: u64, done: bool) {
+        let store = &node.store;
+        if done {
+            self.held = 0;
+            if store.thrifty() {
+                store.set_thrifty(false);
+                let text = "the log of the database is written back: progress is recorded every second again";
+                node.event(Level::Info, "database", "", text).await;
             }
-            Ok(false) if bytes > WAL_LIMIT && !store.thrifty() => {
-                self.held += 1;
-                if self.held >= LOOKS {
-                    store.set_thrifty(true);
-                    node.event(Level::Warn, "database", "", &complaint(node, bytes)).await;
-                }
+        } else if bytes > WAL_LIMIT && !store.thrifty() {
+            self.held += 1;
+            if self.held >= LOOKS {
+                store.set_thrifty(true);
+                node.event(Level::Warn, "database", "", &complaint(node, bytes)).await;
             }
-            Ok(false) => {}
-            Err(fault) => tracing::warn!(%fault, "cannot write the log of the database back; trying again"),
         }
     }
 }
