@@ -203,6 +203,13 @@ async fn a_transaction_that_is_left_open_is_named_and_survived() {
     let doctor = bftv2(&["doctor", "--config", utf8(&world.receiver.config_path())]);
     assert!(doctor.out.contains("warn  database log") && doctor.out.contains(&std::process::id().to_string()), "{}", doctor.out);
 
+    // Worse than reading: nobody else can write.
+    let mut worse = shell(&db).await;
+    run(&mut worse, "begin immediate").await;
+    let doctor = bftv2(&["doctor", "--config", utf8(&world.receiver.config_path())]);
+    assert!(doctor.code == 1 && doctor.out.contains("is in a transaction that writes"), "{}", doctor.out);
+    run(&mut worse, "rollback").await;
+
     run(&mut left, "commit").await;
     let calm = "select text from v_events where kind = 'database' and level = 'info'";
     until("the log is written back", PATIENCE, async || world.receiver.sql(calm).await.pop()).await;

@@ -19,7 +19,8 @@ use std::time::Duration;
 pub const WAL_LIMIT: u64 = 64 << 20;
 /// How long a checkpoint waits for readers that are about to end. Writers wait as long.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// Where in the `-shm` file SQLite locks for read transactions (`WAL_READ_LOCK` in its `wal.c`).
+/// Where in the `-shm` file SQLite locks for a transaction that writes, and for those that read (`wal.c`).
+const WRITE_LOCK: u64 = 120;
 const READ_LOCKS: RangeInclusive<u64> = 123..=127;
 
 /// A process that has a read transaction open.
@@ -91,11 +92,21 @@ pub fn wal_bytes(db: &Path) -> u64 {
     std::fs::metadata(beside(db, "-wal")).map_or(0, |m| m.len())
 }
 
+/// Another process that has a transaction open that writes, so that the service cannot.
+pub fn writer(db: &Path) -> Option<Holder> {
+    holding(db, "WRITE", WRITE_LOCK..=WRITE_LOCK).into_iter().next()
+}
+
 /// Other processes that have a read transaction open on the database, as far as the kernel tells.
 pub fn holders(db: &Path) -> Vec<Holder> {
+    holding(db, "READ", READ_LOCKS)
+}
+
+fn holding(db: &Path, kind: &str, bytes: RangeInclusive<u64>) -> Vec<Holder> {
     let Ok(shm) = std::fs::metadata(beside(db, "-shm")) else { return Vec::new() };
     let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
-    let mut pids: Vec<u32> = locks.lines().filter_map(|l| reader(l, shm.ino())).filter(|p| *p != std::process::id()).collect();
+    let mut pids: Vec<u32> =
+        locks.lines().filter_map(|l| holder(l, kind, shm.ino(), &bytes)).filter(|p| *p != std::process::id()).collect();
     pids.sort_unstable();
     pids.dedup();
     let name = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
@@ -103,16 +114,16 @@ pub fn holders(db: &Path) -> Vec<Holder> {
     pids.into_iter().map(|pid| Holder { pid, name: clean(name(&pid)) }).collect()
 }
 
-/// The process of a line of `/proc/locks`, if it is the lock of a read transaction on this inode.
+/// The process of a line of `/proc/locks`, if it is a lock of this kind on these bytes of this inode.
 /// `7: POSIX  ADVISORY  READ  4711 fe:01:131090 124 124`
-fn reader(line: &str, inode: u64) -> Option<u32> {
+fn holder(line: &str, kind: &str, inode: u64, bytes: &RangeInclusive<u64>) -> Option<u32> {
     let mut words = line.split_whitespace().skip(1);
-    let (_posix, _advisory, read) = (words.next().filter(|w| *w == "POSIX")?, words.next()?, words.next()?);
+    let (_posix, _advisory, its_kind) = (words.next().filter(|w| *w == "POSIX")?, words.next()?, words.next()?);
     let pid = words.next()?.parse().ok().filter(|pid| *pid > 0)?;
     let its: u64 = words.next()?.rsplit(':').next()?.parse().ok()?;
     let start: u64 = words.next()?.parse().ok()?;
     let end: u64 = words.next()?.parse().unwrap_or(u64::MAX);
-    (read == "READ" && its == inode && start <= *READ_LOCKS.end() && end >= *READ_LOCKS.start()).then_some(pid)
+    (its_kind == kind && its == inode && start <= *bytes.end() && end >= *bytes.start()).then_some(pid)
 }
 
 #[cfg(test)]
@@ -121,12 +132,14 @@ mod tests {
 
     #[test]
     fn locks_of_readers_are_told_from_others() {
+        let reader = |line: &str, inode| holder(line, "READ", inode, &READ_LOCKS);
         let line =
             |kind: &str, pid: &str, inode: u64, range: &str| format!("7: POSIX  ADVISORY  {kind} {pid} fe:01:{inode} {range}");
         assert_eq!(reader(&line("READ ", "4711", 9, "124 124"), 9), Some(4711));
         assert_eq!(reader(&line("READ ", "4711", 9, "127 128"), 9), Some(4711), "joined with the lock of being connected");
         assert_eq!(reader(&line("READ ", "4711", 9, "128 128"), 9), None, "connected, reads nothing");
         assert_eq!(reader(&line("WRITE", "4711", 9, "120 120"), 9), None, "a writer");
+        assert_eq!(holder(&line("WRITE", "4711", 9, "120 120"), "WRITE", 9, &(WRITE_LOCK..=WRITE_LOCK)), Some(4711));
         assert_eq!(reader(&line("READ ", "4711", 8, "124 124"), 9), None, "another file");
         assert_eq!(reader(&line("READ ", "-1", 9, "124 124"), 9), None, "a process that cannot be seen");
         for odd in ["", "1:", "1: -> POSIX ADVISORY WRITE 1 a:b:9 1 2", "1: FLOCK ADVISORY READ 1 a:b:9 124 EOF"] {

@@ -7,7 +7,7 @@ use crate::error::FaultClass;
 use crate::model::task::NodeType;
 use crate::store::inspect::{Depth, inspect, newest_schema};
 use crate::store::shell;
-use crate::store::wal::{WAL_LIMIT, holders, wal_bytes};
+use crate::store::wal::{WAL_LIMIT, holders, wal_bytes, writer};
 use rustix::fs::{Access, access, statfs, statvfs};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,9 @@ const NO_ROOM: u64 = 64 << 20;
 const LITTLE_ROOM: u64 = 5 << 30;
 /// A database of which more is free than used, and more than this, is worth making smaller.
 const MUCH_FREE: u64 = 256 << 20;
+/// So many looks at who may write, so far apart.
+const LOCK_LOOKS: u32 = 20;
+const LOCK_LOOK: Duration = Duration::from_millis(50);
 /// Magic numbers of NFS, SMB, CIFS and FUSE.
 const NETWORK: [u64; 4] = [0x6969, 0xfe53_4d42, 0xff53_4d42, 0x6573_5546];
 
@@ -179,9 +182,21 @@ pub(super) async fn database(config: &Config, depth: Depth) -> Vec<Finding> {
             "put the database on a local disk",
         ));
     }
+    out.extend(locked(db).await);
     out.extend(owner(db));
     out.extend(times(db).await);
     out
+}
+
+/// A program that holds the right to write for a second. The service holds it for milliseconds at a time.
+async fn locked(db: &Path) -> Option<Finding> {
+    let first = writer(db)?;
+    for _ in 0..LOCK_LOOKS {
+        tokio::time::sleep(LOCK_LOOK).await;
+        writer(db).filter(|now| *now == first)?;
+    }
+    let text = format!("{first} is in a transaction that writes: the service cannot");
+    Some(Finding::fail("database", text, "end that transaction, or the program; ask with bftv2 sql or sqlite3 -readonly"))
 }
 
 /// Whoever asks should be the one who serves.
