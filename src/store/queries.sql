@@ -200,24 +200,26 @@ order by bytes desc limit cast(coalesce(:rows, 20) as integer) + 1
 --: bytes the least that is worth a line; 1000000 when it is not set
 select d.sha1, d.copies, d.bytes_wasted, min(l.path) as for_example
 from v_duplicates d join v_library l using (sha1)
-where d.bytes_wasted >= cast(coalesce(:bytes, 1000000) as integer)
+where l.state = 'ok' and d.bytes_wasted >= cast(coalesce(:bytes, 1000000) as integer)
 group by d.sha1, d.copies, d.bytes_wasted order by d.bytes_wasted desc
 
 --@ duplicate-paths: Where the copies of duplicate files are.
-select d.sha1, d.bytes_wasted, l.path from v_duplicates d join v_library l using (sha1) order by d.bytes_wasted desc, l.path
+select d.sha1, d.bytes_wasted, l.path from v_duplicates d join v_library l using (sha1)
+where l.state = 'ok' order by d.bytes_wasted desc, l.path
 
 --@ find-file: Is this file in the library? By SHA-1, or by a part of its path.
 --: sha1 40 hexadecimal digits
 --: path a part of the path
-select path, size, sha1, hashed_at from v_library
+select path, size, sha1, state, hashed_at from v_library
 where sha1 = lower(:sha1) or instr(path, :path) > 0 order by path
 
 --@ digests: The digests of a package, a line each as `sha1sum -c` reads them.
 --: package the package's directory, with % for any text; all when it is not set
-select sha1 || '  ' || path as line from v_library where package like coalesce(:package, '%') order by path
+select sha1 || '  ' || path as line from v_library where state = 'ok' and package like coalesce(:package, '%') order by path
 
 --@ hashed-per-day: How much of the library was hashed on which day.
-select substr(hashed_at, 1, 10) as day, count(*) as files, sum(size) as bytes from v_library group by day order by day
+select substr(hashed_at, 1, 10) as day, count(*) as files, sum(size) as bytes from v_library
+where state = 'ok' group by day order by day
 
 --@ history-of-task: What happened to a task.
 --: task the task file's name, with % for any text; all when it is not set

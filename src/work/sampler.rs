@@ -14,7 +14,7 @@ pub const PERIOD: Duration = Duration::from_secs(1);
 /// Every so many periods the figures are kept as history.
 const HISTORY_EVERY: u32 = 2;
 /// While the database's log cannot be written back, the figures are written every so many periods, and no history.
-const THRIFTY_EVERY: u32 = 60;
+pub(super) const THRIFTY_EVERY: u32 = 60;
 /// Weight of the newest second in the shown rate: a few seconds of memory.
 const WEIGHT: f64 = 0.3;
 
