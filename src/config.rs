@@ -143,6 +143,10 @@ pub struct Config {
     pub eventdays: u32,
     pub historydays: u32,
     pub sampledays: u32,
+    /// Samples stay as they were written for so long ...
+    pub finedays: u32,
+    /// ... and are one a minute for so long, then one an hour.
+    pub minutedays: u32,
     pub loglevel: LogLevel,
     /// How long a stop may drain.
     pub stoptimeout: Duration,

@@ -46,8 +46,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("desk", &["model", "store", "package", "library", "views"]),
     ("api", &["desk", "model"]),
     ("web", &["desk", "model"]),
-    // Commands that need no service (sample-dcp, check, sql, tracker, the file of fetch) call the part that does the work.
-    ("cli", &["app", "api", "model", "package", "store", "views", "web"]),
+    // Commands that need no service (sample-dcp, check, sql, backup, doctor, tracker, the file of fetch) call the part that
+    // does the work.
+    ("cli", &["app", "api", "model", "package", "store", "transport", "views", "web"]),
     ("app", PARTS),
     ("main", PARTS),
     ("lib", PARTS),

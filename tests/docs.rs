@@ -80,7 +80,7 @@ async fn fresh_database() -> (tempfile::TempDir, PathBuf) {
 async fn every_documented_query_runs() {
     let (_dir, db) = fresh_database().await;
     let queries = blocks(&text("docs/sql.md"), "sql");
-    assert!(queries.len() >= 12, "{} queries", queries.len());
+    assert!(queries.len() >= 25, "{} queries", queries.len());
     for (line, sql) in queries {
         if let Err(fault) = shell::query(&db, &sql, Duration::from_secs(10)).await {
             panic!("docs/sql.md, block at line {line}: {fault}\n{sql}");

@@ -490,7 +490,7 @@ async fn a_stream_outlives_the_events() {
     add("wanted").await;
     assert_eq!(next(&mut lines).await.0, 5);
     // All of them are old: the newest stays, so that the next one has a higher number.
-    store.prune_events(2_000).await.unwrap();
+    store.prune_events(2_000, 3_000).await.unwrap();
     add("wanted").await;
     assert_eq!(next(&mut lines).await.0, 6);
     // A number of another database: what happens from now on.

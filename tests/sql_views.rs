@@ -224,6 +224,16 @@ async fn views_have_the_columns_that_were_promised() {
     }
 }
 
+/// SQLite keeps the comments that stand inside a statement.
+#[tokio::test]
+async fn views_explain_themselves_in_any_shell() {
+    let (_dir, store) = open().await;
+    for view in ["v_tasks", "v_legs", "v_files", "v_progress", "v_generations", "v_schedules", "v_events"] {
+        let sql = one(&store, &format!("select sql from sqlite_schema where name = '{view}'")).await;
+        assert!(sql.starts_with(&format!("CREATE VIEW {view} AS\n-- ")), "{sql}");
+    }
+}
+
 #[tokio::test]
 async fn every_view_answers_and_none_tells_a_secret() {
     let (_dir, store) = open().await;

@@ -234,7 +234,8 @@ async fn old_samples_are_thinned_to_one_a_minute_in_bounded_time() {
     );
     raw(&store).await.execute(AssertSqlSafe(sql)).await.unwrap();
     let start = Instant::now();
-    store.thin_samples(day, 3_600_000).await.unwrap();
+    store.drop_samples(3_600_000).await.unwrap();
+    store.thin_samples(day, 60_000).await.unwrap();
     assert!(start.elapsed() < Duration::from_secs(15), "took {:?}: nobody can write meanwhile", start.elapsed());
     assert_eq!(number(&store, "select count(*) from progress_samples where at < 3600000").await, 0, "too old");
     let fine = number(&store, &format!("select count(*) from progress_samples where at >= {day}")).await;
@@ -242,8 +243,12 @@ async fn old_samples_are_thinned_to_one_a_minute_in_bounded_time() {
     assert_eq!(number(&store, &format!("select count(*) from progress_samples where at < {day}")).await, 23 * 60);
     let minute = "select bytes_done * 1000 + rate from progress_samples where at between 7200000 and 7259999";
     assert_eq!(number(&store, minute).await, 7_258_000 * 1000 + 100, "the last sample with the minute's average rate");
-    store.thin_samples(day, 3_600_000).await.unwrap();
+    store.thin_samples(day, 60_000).await.unwrap();
     assert_eq!(number(&store, minute).await, 7_258_000 * 1000 + 100, "may be repeated");
+    store.thin_samples(day, 3_600_000).await.unwrap();
+    assert_eq!(number(&store, &format!("select count(*) from progress_samples where at < {day}")).await, 23);
+    let hour = "select bytes_done * 1000 + rate from progress_samples where at between 7200000 and 10799999";
+    assert_eq!(number(&store, hour).await, 10_798_000 * 1000 + 100, "the last sample with the hour's average rate");
 }
 
 #[tokio::test]
@@ -476,7 +481,7 @@ async fn a_reader_that_takes_its_time_stops_nobody() {
     let now: i64 = sqlx::query_scalar("select count(*) from events").fetch_one(&mut slow).await.unwrap();
     assert_eq!(now, before, "the reader sees one state of things");
     assert_eq!(number(&store, "select count(*) from events").await, 20);
-    store.prune_events(10).await.unwrap();
+    store.prune_events(10, 10).await.unwrap();
     assert_eq!(number(&store, "select count(*) from events").await, 10);
 }
 

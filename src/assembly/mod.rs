@@ -39,6 +39,8 @@ use tokio::sync::Notify;
 const SYNC_BYTES: u64 = 64 << 20;
 /// ... or after this time.
 const SYNC_PERIOD: Duration = Duration::from_secs(5);
+/// ... or after this, while the database must be spared.
+const THRIFTY_PERIOD: Duration = Duration::from_secs(60);
 /// Staged files that are open at the same time: a package may have ten thousand files, a process not as many descriptors.
 const OPEN_FILES: usize = 128;
 
@@ -401,8 +403,9 @@ async fn keep_synced(assembly: std::sync::Weak<Assembly>) {
         if a.closed.load(Ordering::Acquire) {
             return;
         }
+        let period = if a.store.thrifty() { THRIFTY_PERIOD } else { SYNC_PERIOD };
         // Waiting holds the assembly alive; it is closed before it is dropped, and that wakes us.
-        let _ = tokio::time::timeout(SYNC_PERIOD, a.sync_due.notified()).await;
+        let _ = tokio::time::timeout(period, a.sync_due.notified()).await;
         if let Err(fault) = a.sync().await {
             lock(&a.broken).get_or_insert(fault);
             a.news.notify_one();

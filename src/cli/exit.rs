@@ -25,7 +25,7 @@ pub enum Exit {
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0    done, and the answer is good
-  1    the service refused, the task failed, or the package is not valid
+  1    the service refused, the task failed, the package is not valid, or doctor says FAIL
   2    wrong usage
   3    cannot reach the service
   4    not finished yet (query, progress, uprogress, hash without --watch)

@@ -4,12 +4,14 @@
 //! a theatre management system, and nothing but the service ever writes its database.
 
 pub mod amount;
+mod backup;
 pub mod bars;
 mod cancel;
 mod check;
 pub mod client;
 mod cprogress;
 pub mod demo;
+mod doctor;
 pub mod exit;
 mod fetch;
 pub mod follow;
@@ -72,6 +74,8 @@ enum Command {
     Check(check::CheckArgs),
     Hash(hash::HashArgs),
     Sql(sql::SqlArgs),
+    Backup(backup::BackupArgs),
+    Doctor(doctor::DoctorArgs),
     Openapi(openapi::OpenapiArgs),
     SampleDcp(sample_dcp::Args),
     Tracker(tracker::TrackerArgs),
@@ -117,6 +121,8 @@ async fn run(command: Command, config: &Path) -> Outcome {
         Command::Check(args) => args.run().await,
         Command::Hash(args) => args.run().await,
         Command::Sql(args) => args.run(config).await,
+        Command::Backup(args) => args.run(config).await,
+        Command::Doctor(args) => args.run(config).await,
         Command::Openapi(args) => args.run(),
         Command::SampleDcp(args) => Ok(sample_dcp::run(args).map(|()| Exit::Ok)?),
         Command::Tracker(args) => args.run().await,

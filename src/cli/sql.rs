@@ -4,6 +4,7 @@
 //! shells of some distributions have a WAL defect that this one does not.
 
 use super::exit::{Exit, Failure, Outcome};
+use crate::store::queries;
 use crate::store::shell::{self, Rows};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
@@ -14,6 +15,9 @@ use std::time::Duration;
 const EXAMPLES: &str = "\
 Examples:
   bftv2 sql                                      # the views and their columns
+  bftv2 sql --list                               # queries with a name
+  bftv2 sql stuck                                # one of them: what is stuck, and why
+  bftv2 sql rate-of-task --set task=cfec-001-film.task.json
   bftv2 sql 'select task, state, percent, eta_minutes from v_tasks'
   bftv2 sql 'select * from v_legs where tries > 0' --format json
   bftv2 sql --db /tmp/copy.db --format csv 'select path, sha1 from v_library' > library.csv
@@ -39,8 +43,14 @@ enum Format {
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct SqlArgs {
-    /// One statement that reads; `-` takes it from standard input
+    /// The name of a query, or one statement that reads; `-` takes it from standard input
     query: Option<String>,
+    /// Show the queries that have a name, and what they answer
+    #[arg(long, conflicts_with_all = ["query", "set"])]
+    list: bool,
+    /// A parameter of the query (`:task` in its text)
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    set: Vec<(String, String)>,
     /// The database file [default: `database` of the configuration]
     #[arg(long, value_name = "FILE")]
     db: Option<PathBuf>,
@@ -54,28 +64,87 @@ pub struct SqlArgs {
 
 impl SqlArgs {
     pub async fn run(self, config: &Path) -> Outcome {
-        let db = match self.db {
-            Some(db) => db,
-            None => super::configuration(config)?.database,
-        };
+        if self.list {
+            self.print(&list())?;
+            return Ok(Exit::Ok);
+        }
         let sql = match self.query.as_deref() {
             None => OVERVIEW.to_owned(),
             Some("-") => from_stdin()?,
             Some(text) => text.to_owned(),
         };
-        let rows = shell::query(&db, &sql, Duration::from_secs(self.timeout)).await?;
-        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-        let written = match self.format {
-            Format::Table => table(&mut out, &rows),
-            Format::Csv => csv(&mut out, &rows),
-            Format::Json => json(&mut out, &rows),
+        let sql = match queries::by_name(sql.trim()) {
+            Some(query) => {
+                let known: Vec<String> = query.parameters.iter().map(|(name, _)| (*name).to_owned()).collect();
+                self.only(&known)?;
+                query.sql.clone()
+            }
+            None if looks_like_a_name(&sql) => {
+                return Err(Failure::usage(format!("there is no query {:?}: see bftv2 sql --list", sql.trim())));
+            }
+            None => {
+                let known = queries::numbered(&sql).1;
+                self.only(&known)?;
+                if let Some(name) = known.iter().find(|name| self.set.iter().all(|(n, _)| n != *name)) {
+                    return Err(Failure::usage(format!("the query has a parameter :{name}: give --set {name}=VALUE")));
+                }
+                sql
+            }
         };
-        written.and_then(|()| out.flush()).map_err(|e| Failure::local(format!("cannot write the result: {e}")))?;
+        let db = match &self.db {
+            Some(db) => db.clone(),
+            None => super::configuration(config)?.database,
+        };
+        let rows = shell::query_with(&db, &sql, &self.set, Duration::from_secs(self.timeout)).await?;
+        self.print(&rows)?;
         if rows.truncated {
             eprintln!("only the first {} rows are shown: add a limit or a condition to the query", shell::MAX_ROWS);
         }
         Ok(Exit::Ok)
     }
+}
+
+impl SqlArgs {
+    /// What is set must be a parameter: a misspelled one would silently mean another question.
+    fn only(&self, known: &[String]) -> Result<(), Failure> {
+        match self.set.iter().find(|(name, _)| !known.contains(name)) {
+            None => Ok(()),
+            Some((name, _)) if known.is_empty() => Err(Failure::usage(format!("--set {name}: the query has no parameters"))),
+            Some((name, _)) => Err(Failure::usage(format!("--set {name}: the query's parameters are {}", known.join(", ")))),
+        }
+    }
+
+    fn print(&self, rows: &Rows) -> Result<(), Failure> {
+        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+        let written = match self.format {
+            Format::Table => table(&mut out, rows),
+            Format::Csv => csv(&mut out, rows),
+            Format::Json => json(&mut out, rows),
+        };
+        written.and_then(|()| out.flush()).map_err(|e| Failure::local(format!("cannot write the result: {e}")))
+    }
+}
+
+/// The queries that have a name.
+fn list() -> Rows {
+    let row = |q: &queries::NamedQuery| {
+        let parameters = q.parameters.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        vec![Some(q.name.to_owned()), Some(parameters), Some(q.purpose.clone())]
+    };
+    let columns = ["name", "parameters", "answers"].map(str::to_owned).to_vec();
+    Rows { columns, rows: queries::all().iter().map(row).collect(), truncated: false }
+}
+
+/// A single word that is no statement.
+fn looks_like_a_name(text: &str) -> bool {
+    let text = text.trim();
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("give it as NAME=VALUE")?;
+    let fits = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if fits { Ok((name.to_owned(), value.to_owned())) } else { Err("a name has letters, digits and '_'".into()) }
 }
 
 fn from_stdin() -> Result<String, Failure> {

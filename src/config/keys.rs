@@ -216,6 +216,8 @@ pub(super) fn parse(text: &[u8]) -> Result<(Config, Vec<String>)> {
         eventdays: k.number("eventdays", 90, 1, 36_500)? as u32,
         historydays: k.number("historydays", 365, 1, 36_500)? as u32,
         sampledays: k.number("sampledays", 30, 1, 36_500)? as u32,
+        finedays: k.number("finedays", 1, 1, 36_500)? as u32,
+        minutedays: k.number("minutedays", 7, 1, 36_500)? as u32,
         loglevel: k
             .parsed(&["loglevel"], LogLevel::ALLOWED, |s| LogLevel::parse(&s.to_ascii_lowercase()))?
             .unwrap_or(LogLevel::Info),
@@ -300,6 +302,8 @@ pub(super) fn masked(c: &Config) -> Value {
         "eventdays": c.eventdays,
         "historydays": c.historydays,
         "sampledays": c.sampledays,
+        "finedays": c.finedays,
+        "minutedays": c.minutedays,
         "loglevel": c.loglevel.as_str(),
         "stoptimeout": c.stoptimeout.as_secs(),
         "settle": c.settle.as_secs(),

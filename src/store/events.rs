@@ -51,14 +51,4 @@ impl Store {
     pub fn next_event(&self) -> impl Future<Output = ()> + Send + 'static {
         Arc::clone(&self.events).notified_owned()
     }
-
-    /// Drops events older than the given time. The newest stays: its number is not given to another one.
-    pub async fn prune_events(&self, before_ms: i64) -> Result<u64, Fault> {
-        let done = sqlx::query("DELETE FROM events WHERE at < ? AND id < (SELECT max(id) FROM events)")
-            .bind(before_ms)
-            .execute(&self.writer)
-            .await
-            .map_err(db_fault)?;
-        Ok(done.rows_affected())
-    }
 }

@@ -5,10 +5,12 @@
 //! fairly. Transactions are short: no network, no hashing, no file work inside one. Byte counters are written by one
 //! sampler, never by the code that moves bytes.
 
+pub mod backup;
 pub mod checkpoints;
 pub mod events;
 pub mod generations;
 pub mod hashtable;
+pub mod inspect;
 pub mod legs;
 pub mod library;
 pub mod library_queue;
@@ -16,18 +18,21 @@ pub mod library_rows;
 pub mod library_watch;
 pub mod lists;
 pub mod packages;
+pub mod queries;
+pub mod retention;
 pub mod samples;
 pub mod shell;
 pub mod task_files;
 pub mod tasks;
 pub mod torrents;
+pub mod wal;
 
 use crate::error::{Fault, FaultClass};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, Transaction};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -43,16 +48,21 @@ pub struct Store {
     events: Arc<Notify>,
     /// Counts changes of the library, so that its export knows without a query when there is nothing to do.
     library_changes: Arc<AtomicU64>,
+    /// See [`Store::thrifty`].
+    thrifty: Arc<AtomicBool>,
 }
 
-/// The write-ahead log is cut back to this size after a checkpoint (bytes).
-const WAL_LIMIT: &str = "67108864";
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
 impl Store {
     /// Opens or creates the database and brings its schema up to date. The file is 0600: it holds keys of task files.
+    /// One that is damaged, of another program or of a newer version is refused and left as it is.
     pub async fn open(path: &Path) -> Result<Self, Fault> {
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir).map_err(|e| crate::error::io_fault("cannot create the database directory", dir, &e))?;
+        }
+        if std::fs::metadata(path).is_ok_and(|m| m.len() > 0) {
+            inspect::inspect(path, inspect::Depth::Quick).await?;
         }
         restrict(path)?;
         let options = SqliteConnectOptions::new()
@@ -62,7 +72,7 @@ impl Store {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(10))
-            .pragma("journal_size_limit", WAL_LIMIT)
+            .pragma("journal_size_limit", wal::WAL_LIMIT.to_string())
             .pragma("cache_size", "-16384")
             .pragma("temp_store", "memory");
         let refused = |e: sqlx::Error| {
@@ -79,7 +89,7 @@ impl Store {
             .connect_with(options.clone())
             .await
             .map_err(refused)?;
-        sqlx::migrate!("./migrations")
+        MIGRATIONS
             .run(&writer)
             .await
             .map_err(|e| Fault::local(format!("cannot bring the database {} up to date: {e}", path.display())))?;
@@ -91,7 +101,15 @@ impl Store {
         };
         let readers = pool(4).await.map_err(refused)?;
         let viewers = pool(2).await.map_err(refused)?;
-        Ok(Self { writer, readers, viewers, path: path.to_owned(), events: Arc::default(), library_changes: Arc::default() })
+        Ok(Self {
+            writer,
+            readers,
+            viewers,
+            path: path.to_owned(),
+            events: Arc::default(),
+            library_changes: Arc::default(),
+            thrifty: Arc::default(),
+        })
     }
 
     pub fn path(&self) -> &Path {
@@ -142,20 +160,26 @@ fn plain(e: &sqlx::Error) -> String {
     }
 }
 
+/// SQLite's primary result code.
+fn code(e: &sqlx::Error) -> Option<u32> {
+    e.as_database_error().and_then(|d| d.code()).and_then(|c| c.parse::<u32>().ok()).map(|c| c & 0xff)
+}
+
 /// What a database error means for the caller.
 pub(crate) fn db_fault(e: sqlx::Error) -> Fault {
-    let code = e.as_database_error().and_then(|d| d.code()).and_then(|c| c.parse::<i32>().ok()).map(|c| c & 0xff);
-    let class = match code {
+    let class = match code(&e) {
         Some(5 | 6) => FaultClass::Transient, // SQLITE_BUSY, SQLITE_LOCKED
         None if matches!(e, sqlx::Error::PoolTimedOut) => FaultClass::Transient,
         _ => FaultClass::Local,
     };
-    Fault::new(class, format!("database: {}", plain(&e)))
+    let cure =
+        if matches!(code(&e), Some(11 | 26)) { "; the file is damaged: stop the service and restore a backup" } else { "" };
+    Fault::new(class, format!("database: {}{cure}", plain(&e)))
 }
 
 /// A row that breaks the schema's promises: only a hand-edited or damaged database can hold one.
 pub(crate) fn bad_row(what: &str, value: &str) -> Fault {
-    Fault::local(format!("database: unexpected {what} {value:?}; run an integrity check"))
+    Fault::local(format!("database: unexpected {what} {value:?}; run bftv2 doctor --full"))
 }
 
 pub(crate) fn u(v: i64) -> u64 {

@@ -8,11 +8,13 @@
 //! caller may not write to, and leaves no `-wal`/`-shm` behind that the service could trip over. The obvious
 //! alternative, always `mode=ro`, fails there or leaves such files.
 
+use super::queries::numbered;
+use super::{inspect, wal};
 use crate::error::{Fault, io_fault};
 use futures::TryStreamExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Column, ConnectOptions, Connection, Executor, Row, SqlSafeStr, Statement, TypeInfo, ValueRef};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Rows that are kept in memory; the rest is left out and [`Rows::truncated`] set.
@@ -35,23 +37,32 @@ pub struct Rows {
 
 /// Runs one reading statement. `limit` bounds the whole call; a statement that runs longer is interrupted.
 pub async fn query(db: &Path, sql: &str, limit: Duration) -> Result<Rows, Fault> {
+    query_with(db, sql, &[], limit).await
+}
+
+/// The same with values for the statement's parameters; one without a value is NULL.
+pub async fn query_with(db: &Path, sql: &str, values: &[(String, String)], limit: Duration) -> Result<Rows, Fault> {
     check(sql)?;
+    inspect::header(db)?;
+    let (sql, names) = numbered(sql);
+    let bound: Vec<Option<&str>> =
+        names.iter().map(|n| values.iter().rfind(|(name, _)| name == n).map(|(_, value)| value.as_str())).collect();
     let started = Instant::now();
     let mut conn = open(db).await?;
     let deadline = started + limit;
     conn.lock_handle().await.map_err(|e| told(db, &e, limit))?.set_progress_handler(STEPS, move || Instant::now() < deadline);
-    let result = run(&mut conn, sql).await;
+    let result = run(&mut conn, &sql, bound).await;
     let _ = conn.close().await;
     // The handler is asked between steps only, so a slow last step may end late yet whole: that answer is good.
     result.map_err(|e| told(db, &e, limit))
 }
 
-async fn run(conn: &mut SqliteConnection, sql: &str) -> Result<Rows, sqlx::Error> {
+async fn run(conn: &mut SqliteConnection, sql: &str, values: Vec<Option<&str>>) -> Result<Rows, sqlx::Error> {
     // The text is the operator's own, on a connection that cannot write.
     let statement = (&mut *conn).prepare(AssertSqlSafe(sql).into_sql_str()).await?;
     let columns = statement.columns().iter().map(|c| c.name().to_owned()).collect();
     let mut out = Rows { columns, ..Rows::default() };
-    let mut stream = statement.query().fetch(conn);
+    let mut stream = values.into_iter().fold(statement.query(), |query, value| query.bind(value)).fetch(conn);
     while let Some(row) = stream.try_next().await? {
         if out.rows.len() == MAX_ROWS {
             out.truncated = true;
@@ -79,37 +90,33 @@ fn cell(row: &SqliteRow, i: usize) -> Result<Option<String>, sqlx::Error> {
     }))
 }
 
-async fn open(db: &Path) -> Result<SqliteConnection, Fault> {
+/// A connection that cannot write.
+pub(super) async fn open(db: &Path) -> Result<SqliteConnection, Fault> {
     // SQLite's own text for a missing file ("unable to open database file") sends people the wrong way.
     std::fs::metadata(db).map_err(|e| io_fault("cannot open the database", db, &e))?;
     let options = SqliteConnectOptions::new()
         .filename(db)
         .read_only(true)
-        .immutable(!beside(db, "-wal").exists())
+        .immutable(!wal::beside(db, "-wal").exists())
         .busy_timeout(BUSY)
         .pragma("query_only", "1")
         .disable_statement_logging();
     options.connect().await.map_err(|e| told(db, &e, BUSY))
 }
 
-fn beside(db: &Path, suffix: &str) -> PathBuf {
-    let mut name = db.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
 /// SQLite's result codes that deserve words of ours.
-fn told(db: &Path, e: &sqlx::Error, limit: Duration) -> Fault {
-    let code = e.as_database_error().and_then(|d| d.code()).and_then(|c| c.parse::<u32>().ok()).map(|c| c & 0xff);
+pub(super) fn told(db: &Path, e: &sqlx::Error, limit: Duration) -> Fault {
+    if let Some(fault) = inspect::damage(db, e) {
+        return fault;
+    }
     let db = db.display();
-    match code {
+    match super::code(e) {
         Some(9) => {
             Fault::permanent(format!("the query was stopped after {} s: narrow it, or allow more time", limit.as_secs_f64()))
         }
         Some(5 | 6) => Fault::transient(format!("the database {db} is busy: try again")),
         Some(8) => Fault::permanent("the database is open for reading only: this statement would change it"),
         Some(14) => Fault::local(format!("cannot open the database {db}: the file, its -wal and its -shm must be readable")),
-        Some(26) => Fault::permanent(format!("{db} is not a database of this service")),
         _ => match e.as_database_error() {
             Some(d) => Fault::permanent(format!("the query failed: {}", d.message())),
             None => Fault::local(format!("cannot read the database {db}")).detail(e),
@@ -175,6 +182,7 @@ fn after_statement(mut s: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::PathBuf;
 
     const LONG: Duration = Duration::from_secs(20);
 

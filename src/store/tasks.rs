@@ -315,14 +315,6 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets tasks that ended before the given time; says which.
-    pub async fn prune_history(&self, before_ms: i64) -> Result<Vec<(Role, TaskName)>, Fault> {
-        let sql =
-            format!("DELETE FROM tasks WHERE state = 'history' AND coalesce(finished_at, created_at) < ? RETURNING {COLUMNS}");
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(before_ms).fetch_all(&self.writer).await.map_err(db_fault)?;
-        rows.iter().map(|r| read(r).map(|t| (t.role, t.name))).collect()
-    }
-
     /// Is the package below this path named by a live task of the role? (A package must not be replaced under it.)
     pub async fn live_task_for_store_path(&self, role: Role, path: &std::path::Path) -> Result<Option<String>, Fault> {
         sqlx::query_scalar(

@@ -45,6 +45,7 @@ pub struct Conductor {
     inbox: mpsc::Receiver<Report>,
     pub(super) samples: u32,
     upkeep: super::upkeep::Upkeep,
+    thrift: super::thrift::Thrift,
     pub(super) swept: Option<Instant>,
 }
 
@@ -98,6 +99,7 @@ impl Conductor {
             inbox,
             samples: 0,
             upkeep: super::upkeep::Upkeep::default(),
+            thrift: super::thrift::Thrift::default(),
             swept: None,
         }
     }
@@ -162,6 +164,8 @@ impl Conductor {
         self.watch_generation().await?;
         self.apply_rates();
         self.upkeep.run(&self.node).await;
+        let idle = self.running.is_empty() && self.generating.is_none();
+        self.thrift.look(&self.node, idle).await;
         self.look_after_assemblies().await?;
         self.sweep_staging().await;
         let snapshot = self.snapshot().await?;
@@ -261,7 +265,7 @@ impl Conductor {
             running: running.is_some(),
             ready: running.is_some_and(|r| r.gauge.counters.is_ready()),
             open,
-            retry_at: l.retry_at,
+            retry_at: l.retry_at.filter(|at| super::repair::may_be_a_next_try(&self.node, *at)),
             error: l.error.clone(),
         })
     }

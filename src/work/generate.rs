@@ -99,7 +99,7 @@ impl Conductor {
                 if let Err(fault) = node.store.record_generation(id, done, all).await {
                     tracing::warn!(%fault, "cannot write the progress of gentask");
                 }
-                tokio::time::sleep(PROGRESS).await;
+                tokio::time::sleep(if node.store.thrifty() { PROGRESS * super::sampler::THRIFTY_EVERY } else { PROGRESS }).await;
             }
         });
         self.generating = Some(job);

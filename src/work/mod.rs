@@ -6,7 +6,7 @@
 //! * [`sampler`] — counts of running legs become rows once a second.
 //! * [`repair`] — what to do when a method cannot bring a file, or brought wrong bytes.
 //! * [`reception`] — local copies, finishing, dropping a cacher's data.
-//! * [`generate`] — gentask jobs. * [`upkeep`] — retention.
+//! * [`generate`] — gentask jobs. * [`upkeep`] — retention. * [`thrift`] — a database that somebody holds.
 
 pub mod conductor;
 #[cfg(test)]
@@ -17,6 +17,7 @@ mod reception;
 mod repair;
 mod results;
 mod sampler;
+mod thrift;
 mod upkeep;
 
 use crate::clock::{Clock, Pulse};

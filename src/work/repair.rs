@@ -149,6 +149,12 @@ pub fn next_try(node: &Node, fault: &Fault) -> i64 {
     node.clock.now_ms().saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX))
 }
 
+/// Whether this can be a time that [`next_try`] gave. After the clock was set back, it may be years away.
+pub fn may_be_a_next_try(node: &Node, at: i64) -> bool {
+    let longest = LONGEST_WAIT.max(node.config.current().retrydelay);
+    at.saturating_sub(node.clock.now_ms()) <= i64::try_from(longest.as_millis()).unwrap_or(i64::MAX)
+}
+
 /// The text that a failed leg shows: the file first, where there is one.
 pub fn leg_error(method: Method, fault: &Fault) -> String {
     match &fault.file {

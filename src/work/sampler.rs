@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 pub const PERIOD: Duration = Duration::from_secs(1);
 /// Every so many periods the figures are kept as history.
 const HISTORY_EVERY: u32 = 2;
+/// While the database's log cannot be written back, the figures are written every so many periods, and no history.
+pub(super) const THRIFTY_EVERY: u32 = 60;
 /// Weight of the newest second in the shown rate: a few seconds of memory.
 const WEIGHT: f64 = 0.3;
 
@@ -61,12 +63,16 @@ impl Conductor {
     /// Writes the figures of all running legs.
     pub(super) async fn sample(&mut self) {
         self.samples = self.samples.wrapping_add(1);
+        let thrifty = self.node.store.thrifty();
+        if thrifty && !self.samples.is_multiple_of(THRIFTY_EVERY) {
+            return;
+        }
         let mut samples = Vec::with_capacity(self.running.len());
         for ((task, method), leg) in &mut self.running {
             let done = bytes_done(self.assemblies.get(task).map(|a| &**a), &leg.gauge);
             samples.push(leg.gauge.sample(*task, *method, done));
         }
-        let history = self.samples.is_multiple_of(HISTORY_EVERY);
+        let history = !thrifty && self.samples.is_multiple_of(HISTORY_EVERY);
         if let Err(fault) = self.node.store.record_legs(&samples, history, self.node.clock.now_ms()).await {
             tracing::warn!(%fault, "cannot write progress");
         }

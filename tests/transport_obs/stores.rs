@@ -208,3 +208,15 @@ async fn an_object_of_a_directory_that_is_replaced_is_never_mixed() {
     let fault = place.transport().fetch(package.fetch_job(package.spans(), &sink, &next_run(&leg))).await.unwrap_err();
     assert_eq!((fault.class, fault.file.as_deref()), (FaultClass::Corrupt, Some("pic.mxf")), "{fault}");
 }
+
+#[tokio::test]
+async fn a_probe_tells_whether_the_store_takes_the_keys() {
+    let place = Place::s3().await;
+    place.transport().probe().await.expect("it answers and takes them");
+    let fault = place.transport_with("another").probe().await.expect_err("a wrong key");
+    assert!(!fault.message.is_empty() && !fault.message.contains("another"), "{fault}");
+    let place = Place::directory();
+    place.transport().probe().await.expect("a directory");
+    std::fs::remove_dir_all(place.dir.path()).expect("removes");
+    assert!(place.transport().probe().await.is_err(), "it is gone");
+}

@@ -47,6 +47,12 @@ impl Directory {
         self.root.join(&self.bucket).join(key)
     }
 
+    /// Whether there is such a directory: a mount that is away leaves none, or an empty one that cannot be written.
+    pub async fn probe(&self) -> Result<(), Fault> {
+        let root = self.root.clone();
+        blocking(move || fs::read_dir(&root).map(drop).map_err(|e| read_fault(&root, &e))).await
+    }
+
     pub async fn stat(&self, key: &str) -> Result<Option<Entity>, Fault> {
         let path = self.path(key);
         blocking(move || match fs::symlink_metadata(&path) {

@@ -167,6 +167,14 @@ impl ObsTransport {
         Ok(Self { location, options, store: Arc::new(store) })
     }
 
+    /// Whether the store answers and takes the keys: lists a place where nothing is.
+    pub async fn probe(&self) -> Result<(), Fault> {
+        match &*self.store {
+            ObjectStore::Bucket(b) => b.sizes("bft2-doctor").await.map(drop),
+            ObjectStore::Directory(d) => d.probe().await,
+        }
+    }
+
     /// How many bytes of these spans are in the store, by the sizes of their objects: what `obsstatus` shows. A whole
     /// file's object counts for its parts too (a bucket that is itself the library has no others).
     pub async fn uploaded_bytes(&self, files: &[FileMeta], spans: &[Span]) -> Result<u64, Fault> {

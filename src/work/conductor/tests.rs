@@ -95,3 +95,47 @@ async fn legs_of_replaced_tasks_end_without_a_trace() {
     assert_eq!(f.legs(new).await, "cdn waiting 500");
     assert_eq!(f.node.store.refusals(new).await.unwrap(), []);
 }
+
+/// While somebody holds the database's log, a minute's figures are one write, and no history is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn figures_are_written_once_a_minute_while_the_log_is_held() {
+    let f = Fixture::start().await;
+    let task = f.receive(&[given("a.mxf", Method::Cdn)], false).await.id;
+    let mut c = with_leg(&f, task, Method::Cdn).await;
+    let written = async || f.node.store.legs(task).await.unwrap()[0].bytes_wire;
+    let wire =
+        |c: &Conductor| c.running[&(task, Method::Cdn)].gauge.counters.wire.fetch_add(10, std::sync::atomic::Ordering::Relaxed);
+    f.node.store.set_thrifty(true);
+    for _ in 0..59 {
+        wire(&c);
+        c.sample().await;
+    }
+    assert_eq!(written().await, 0);
+    wire(&c);
+    c.sample().await;
+    assert_eq!(written().await, 600, "nothing is lost");
+    f.node.store.set_thrifty(false);
+    wire(&c);
+    c.sample().await;
+    assert_eq!(written().await, 610);
+    wire(&c);
+    c.sample().await;
+    let sql = "select bytes_done from v_progress";
+    let rows = crate::store::shell::query(f.node.store.path(), sql, Duration::from_secs(5)).await.unwrap().rows;
+    assert_eq!(rows.len(), 1, "history again, every other second");
+}
+
+/// A try that was to come in minutes does not wait for years.
+#[tokio::test]
+async fn a_clock_that_is_set_back_does_not_stop_retries() {
+    let f = Fixture::start().await;
+    let task = f.receive(&[given("a.mxf", Method::Cdn)], false).await.id;
+    let mut c = Conductor::new(Arc::clone(&f.node));
+    for (retry_at, seen) in
+        [(NOW + 1000, Some(NOW + 1000)), (NOW + 3_600_000, Some(NOW + 3_600_000)), (NOW + 365 * 86_400_000, None)]
+    {
+        f.node.store.set_leg(task, Method::Cdn, LegState::Waiting, "cdn: away", 1, Some(retry_at)).await.unwrap();
+        let snapshot = c.snapshot().await.unwrap();
+        assert_eq!(snapshot.tasks[0].legs[0].retry_at, seen);
+    }
+}
