@@ -59,7 +59,7 @@ const CONFIG: &str = "/config";
 
 /// Whether a path takes `POST` alone. Of the resources those do that end in a verb or begin something.
 fn posted(path: &str) -> bool {
-    POSTED.contains(&path) || (v1::owns(path) && (is_cancel(path) || path == "/v1/library/scans"))
+    POSTED.contains(&path) || (v1::owns(path) && (is_cancel(path) || matches!(path, "/v1/library/scans" | "/v1/library/imports")))
 }
 
 /// `/v1/tasks/{role}/{task}/cancel`; a task may have that name.

@@ -1,3 +1,8 @@
+CREATE VIEW v_compositions AS
+SELECT p.name AS package, c.package AS path, c.id AS composition, c.title, c.kind, c.reels,
+       iif(c.rate_units = 0, '', c.rate_units || '/' || c.rate_seconds) AS edit_rate, c.duration,
+       round(1.0 * c.duration * c.rate_seconds / nullif(c.rate_units, 0), 1) AS seconds
+FROM compositions c JOIN packages p ON p.path = c.package;
 CREATE VIEW v_duplicates AS
 SELECT lower(hex(sha1)) AS sha1, count(*) AS copies, (count(*) - 1) * size AS bytes_wasted
 FROM library_files GROUP BY sha1, size HAVING count(*) > 1;
@@ -59,11 +64,22 @@ LEFT JOIN schedules s ON s.task_id = l.task_id AND s.method = l.method;
 CREATE VIEW v_library AS
 SELECT path, size, lower(hex(sha1)) AS sha1, 'ok' AS state,
        datetime(hashed_at / 1000, 'unixepoch', 'localtime') AS hashed_at, package
-FROM library_files;
+FROM library_files
+UNION ALL
+SELECT path, size, lower(hex(sha1)), 'claimed', NULL, package FROM library_claims WHERE settled = 0;
 CREATE VIEW v_packages AS
-SELECT name AS package, path, verdict, title, files, bytes,
-       datetime(checked_at / 1000, 'unixepoch', 'localtime') AS checked_at
-FROM packages;
+SELECT p.name AS package, p.path,
+       CASE WHEN p.verdict = 'complete' THEN coalesce(
+            (SELECT 'version file, needs OV: ' || min(n.title) || ' plays ' || count(*) || ' track file'
+                    || iif(count(*) > 1, 's', '') || ' of another package (' || min(n.name) || iif(count(*) > 1, ', …)', ')')
+             FROM package_needs n
+             WHERE n.package = p.path AND NOT EXISTS (SELECT 1 FROM package_assets a WHERE a.asset = n.asset)
+             HAVING count(*) > 0), p.verdict) ELSE p.verdict END AS verdict,
+       p.title, p.files, p.bytes, datetime(p.checked_at / 1000, 'unixepoch', 'localtime') AS checked_at, p.standard,
+       (SELECT coalesce(group_concat(path, ', '), '')
+        FROM (SELECT DISTINCT a.package AS path FROM package_needs n JOIN package_assets a ON a.asset = n.asset
+              WHERE n.package = p.path ORDER BY 1)) AS ov
+FROM packages p;
 CREATE VIEW v_progress AS
 -- Progress over time: finer when it is new, see finedays, minutedays, sampledays in the configuration.
 SELECT t.name AS task, t.role, p.method, datetime(p.at / 1000, 'unixepoch', 'localtime') AS at,
@@ -71,6 +87,11 @@ SELECT t.name AS task, t.role, p.method, datetime(p.at / 1000, 'unixepoch', 'loc
        p.rate,                         -- bytes per second; the average of those that were merged
        p.peers
 FROM progress_samples p JOIN tasks t ON t.id = p.task_id;
+CREATE VIEW v_reels AS
+SELECT p.name AS package, r.package AS path, r.composition, c.title, r.idx AS reel, r.id, r.picture, r.sound, r.subtitle,
+       iif(r.rate_units = 0, '', r.rate_units || '/' || r.rate_seconds) AS edit_rate, r.duration,
+       round(1.0 * r.duration * r.rate_seconds / nullif(r.rate_units, 0), 1) AS seconds
+FROM reels r JOIN compositions c ON c.package = r.package AND c.id = r.composition JOIN packages p ON p.path = r.package;
 CREATE VIEW v_schedules AS
 -- Windows per task and method, and when they open and close next.
 SELECT t.name AS task, t.role, s.method,
@@ -114,12 +135,27 @@ CREATE VIEW v_watches AS
 SELECT root, filesystem, method, why, datetime(since / 1000, 'unixepoch', 'localtime') AS since, changes, overflows,
        datetime(scanned_at / 1000, 'unixepoch', 'localtime') AS scanned_at
 FROM library_watches;
+CREATE TRIGGER library_files_settle_claims AFTER INSERT ON library_files
+BEGIN
+    UPDATE library_claims SET settled = 1 WHERE path = NEW.path;
+END;
 CREATE TABLE checkpoints (
     task_id      INTEGER NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
     method       TEXT NOT NULL CHECK (method IN ('bt', 'obs', 'cdn')),
     key          TEXT NOT NULL,
     value        TEXT NOT NULL,
     PRIMARY KEY (task_id, method, key)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE compositions (
+    package      TEXT NOT NULL REFERENCES packages (path) ON DELETE CASCADE,
+    id           TEXT NOT NULL,                      -- UUIDs are in lower case, without urn:uuid:
+    title        TEXT NOT NULL,
+    kind         TEXT NOT NULL,                      -- feature, trailer, ...
+    reels        INTEGER NOT NULL,
+    duration     INTEGER NOT NULL,                   -- in units of the edit rate, mostly frames
+    rate_units   INTEGER NOT NULL CHECK (rate_units >= 0),   -- edit rate: so many units ...
+    rate_seconds INTEGER NOT NULL CHECK (rate_seconds > 0),  -- ... in so many seconds
+    PRIMARY KEY (package, id)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE events (
     id           INTEGER PRIMARY KEY,
@@ -158,6 +194,16 @@ CREATE TABLE legs (
     error        TEXT NOT NULL DEFAULT '',
     active_ms    INTEGER NOT NULL DEFAULT 0,         -- time spent running
     PRIMARY KEY (task_id, method)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE library_claims (
+    path         TEXT PRIMARY KEY,                   -- absolute
+    package      TEXT NOT NULL REFERENCES packages (path) ON DELETE CASCADE,
+    size         INTEGER NOT NULL,
+    mtime_ns     INTEGER NOT NULL,
+    inode        INTEGER NOT NULL,
+    sha1         BLOB NOT NULL CHECK (length(sha1) = 20),
+    -- The file was hashed here, or a copy of it was wrong: the claim counts no more while the file stays as it is.
+    settled      INTEGER NOT NULL DEFAULT 0 CHECK (settled IN (0, 1))
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE library_files (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice: an export of the table is valid up to an id
@@ -200,6 +246,19 @@ CREATE TABLE library_work (
     rate         INTEGER NOT NULL DEFAULT 0,         -- bytes per second
     at           INTEGER NOT NULL
 ) STRICT;
+CREATE TABLE package_assets (
+    package      TEXT NOT NULL REFERENCES packages (path) ON DELETE CASCADE,
+    asset        TEXT NOT NULL,
+    path         TEXT NOT NULL,                      -- inside the package
+    PRIMARY KEY (package, asset)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE package_needs (
+    package      TEXT NOT NULL REFERENCES packages (path) ON DELETE CASCADE,
+    asset        TEXT NOT NULL,
+    name         TEXT NOT NULL,                      -- what the composition calls it, else its identity
+    title        TEXT NOT NULL,                      -- of the first composition that plays it
+    PRIMARY KEY (package, asset)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE packages (
     path         TEXT PRIMARY KEY,                   -- absolute
     name         TEXT NOT NULL,
@@ -208,7 +267,7 @@ CREATE TABLE packages (
     files        INTEGER NOT NULL,
     bytes        INTEGER NOT NULL,
     checked_at   INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
+, standard TEXT NOT NULL DEFAULT '', ours INTEGER NOT NULL DEFAULT 1 CHECK (ours IN (0, 1)), revision INTEGER NOT NULL DEFAULT 1, seen BLOB) STRICT, WITHOUT ROWID;
 CREATE TABLE progress_samples (
     task_id      INTEGER NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
     method       TEXT NOT NULL CHECK (method IN ('bt', 'obs', 'cdn')),
@@ -217,6 +276,20 @@ CREATE TABLE progress_samples (
     rate         INTEGER NOT NULL,
     peers        INTEGER NOT NULL,
     PRIMARY KEY (task_id, method, at)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE reels (
+    package      TEXT NOT NULL,
+    composition  TEXT NOT NULL,
+    idx          INTEGER NOT NULL,                   -- from 1
+    id           TEXT,
+    picture      TEXT,                               -- identity of the track file
+    sound        TEXT,
+    subtitle     TEXT,
+    duration     INTEGER NOT NULL,
+    rate_units   INTEGER NOT NULL CHECK (rate_units >= 0),
+    rate_seconds INTEGER NOT NULL CHECK (rate_seconds > 0),
+    PRIMARY KEY (package, composition, idx),
+    FOREIGN KEY (package, composition) REFERENCES compositions (package, id) ON DELETE CASCADE
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE refusals (
     task_id      INTEGER NOT NULL,
@@ -303,10 +376,13 @@ CREATE TABLE torrents (
 CREATE INDEX events_by_age ON events (at);
 CREATE INDEX events_by_task ON events (task, id);
 CREATE INDEX generations_to_send ON generations (id) WHERE send = 'wanted';
+CREATE INDEX library_claims_by_package ON library_claims (package);
+CREATE INDEX library_claims_by_sha1 ON library_claims (sha1, size) WHERE settled = 0;
 CREATE INDEX library_files_by_inode ON library_files (inode);
 CREATE INDEX library_files_by_package ON library_files (package);
 CREATE INDEX library_files_by_sha1 ON library_files (sha1, size);
 CREATE INDEX library_queue_by_due ON library_queue (due_at);
+CREATE INDEX package_assets_by_asset ON package_assets (asset);
 CREATE INDEX progress_samples_by_age ON progress_samples (at);
 CREATE INDEX task_files_by_sha1 ON task_files (sha1);
 CREATE INDEX tasks_by_state ON tasks (state, id);

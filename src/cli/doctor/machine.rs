@@ -26,7 +26,8 @@ fn user() -> Finding {
     if lacking.is_empty() {
         return Finding::ok("user", format!("user {who}, may watch the library by fanotify"));
     }
-    let text = format!("user {who}, without {}: the library is watched by inotify or by looking now and then", lacking.join(" and "));
+    let text =
+        format!("user {who}, without {}: the library is watched by inotify or by looking now and then", lacking.join(" and "));
     Finding::ok("user", text)
 }
 
