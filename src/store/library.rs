@@ -90,18 +90,24 @@ impl Store {
 
     /// For each wanted (digest, size), the library files that have them.
     pub async fn find_same(&self, wanted: &[(Sha1, u64)]) -> Result<Vec<Vec<LibraryFile>>, Fault> {
-        let list: Vec<_> = wanted.iter().map(|(h, s)| json!([h, i(*s)])).collect();
+        // In the order of the index, so that a page of it is read once; and digests as they are, because reading ten thousand
+        // of them as JSON costs more than finding them.
+        let mut order: Vec<usize> = (0..wanted.len()).collect();
+        order.sort_unstable_by_key(|n| wanted[*n].0.0);
+        let sizes: Vec<_> = order.iter().map(|n| i(wanted[*n].1)).collect();
+        let digests: Vec<u8> = order.iter().flat_map(|n| wanted[*n].0.0).collect();
         let rows: Vec<(i64, String, i64, i64, i64)> = sqlx::query_as(
-            "SELECT n.key, f.path, f.size, f.mtime_ns, f.inode FROM json_each(?) AS n \
-             JOIN library_files f ON f.sha1 = unhex(n.value->>0) AND f.size = n.value->>1 ORDER BY f.id",
+            "SELECT n.key, f.path, f.size, f.mtime_ns, f.inode FROM json_each(?1) AS n CROSS JOIN library_files f \
+             ON f.sha1 = substr(?2, n.key * 20 + 1, 20) AND f.size = n.value ORDER BY f.id",
         )
-        .bind(json!(list).to_string())
+        .bind(json!(sizes).to_string())
+        .bind(digests)
         .fetch_all(&self.readers)
         .await
         .map_err(db_fault)?;
         let mut out: Vec<Vec<LibraryFile>> = vec![Vec::new(); wanted.len()];
         for (n, path, size, mtime_ns, inode) in rows {
-            let n = usize::try_from(n).map_err(|_| bad_row("index", &path))?;
+            let n = usize::try_from(n).ok().and_then(|n| order.get(n).copied()).ok_or_else(|| bad_row("index", &path))?;
             let (Some(slot), Some((sha1, _))) = (out.get_mut(n), wanted.get(n)) else { continue };
             slot.push(LibraryFile { path: path.into(), size: u(size), mtime_ns, inode: u(inode), sha1: *sha1 });
         }
