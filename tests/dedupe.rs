@@ -183,6 +183,33 @@ async fn a_reception_that_stands_still_holds_nobody_back() {
     assert_eq!(world.receiver.progress(&task_name("film")).await.status(), "downloading");
 }
 
+/// Outside its window a task holds nobody back, and copies what the other has brought: that is no transfer.
+#[tokio::test]
+async fn a_reception_outside_its_window_holds_nobody_back() {
+    let world = World::started().await;
+    let packages = two_versions(&world, 12);
+    let files = [world.publish("film", "0:0:1").await, world.publish("film-v2", "0:0:1").await];
+    let at = |hours| (chrono::Local::now() + chrono::Duration::hours(hours)).format("%H:%M").to_string();
+    let mut document = read_json(&files[0]);
+    document["policy"] = json!("priortime");
+    document["cdn"]["priortime"] = json!(format!("{}-{}", at(3), at(5)));
+    let parked = world.dir.path().join(task_name("film"));
+    std::fs::write(&parked, document.to_string()).expect("write");
+    assert!(world.recv(&world.receiver, &parked).await.ok);
+    let work = async || (world.receiver.progress(&task_name("film")).await.status() == "downloading").then_some(());
+    until("the first has its place", PATIENCE, work).await;
+    assert!(world.recv(&world.receiver, &files[1]).await.ok);
+    world.receiver.downloaded(&task_name("film-v2")).await;
+    world.assert_delivered(&packages[1]);
+    let copied = async || {
+        let p = world.receiver.progress(&task_name("film")).await;
+        (p.downloaded() >= packages[1].shared_bytes).then_some(p)
+    };
+    let p = until("the first has copied it", PATIENCE, copied).await;
+    assert_eq!((p.status().as_str(), world.receiver.wire(&task_name("film"), "%").await), ("downloading", 0), "{p:?}");
+    assert!(world.receiver.number("select sum(bytes_wire) from v_legs").await >= packages[1].bytes);
+}
+
 /// Power cuts while one waits for the other, and while it copies.
 #[tokio::test]
 async fn killed_receptions_that_share_files_finish() {
