@@ -5,7 +5,7 @@
 
 mod task_rows;
 
-use bft2::assembly::{Assembly, Verdict, already_renamed, complete_after_rename, finish};
+use bft2::assembly::{Assembly, Copied, Verdict, Way, already_renamed, complete_after_rename, finish};
 use bft2::error::FaultClass;
 use bft2::model::ranges::RangeSet;
 use bft2::model::span::Span;
@@ -54,7 +54,11 @@ impl World {
     }
 
     fn with(files: Vec<(String, Vec<u8>)>, change: impl FnOnce(&mut Vec<NewFile>)) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::below(&std::env::temp_dir(), files, change)
+    }
+
+    fn below(base: &Path, files: Vec<(String, Vec<u8>)>, change: impl FnOnce(&mut Vec<NewFile>)) -> Self {
+        let dir = tempfile::tempdir_in(base).unwrap();
         let mut rows: Vec<NewFile> = files.iter().map(|(p, b)| new_file(p, b)).collect();
         change(&mut rows);
         let mut world = Self { dir, files, task: 0 };
@@ -368,26 +372,211 @@ fn library_copies_are_hashed_like_everything_else() {
         }
     });
     let life = world.start();
+    let stop = CancellationToken::new();
+    let copy = |n: u32| life.block_on(life.assembly.copy(n, &library.path().join(names[n as usize]), &stop));
     assert_eq!(life.assembly.local_pending(), [0, 1, 2, 3]);
-    life.assembly.copy_local(0, &CancellationToken::new()).unwrap();
-    life.wait_for(0, Verdict::Verified);
+    assert_eq!(copy(0).unwrap(), Copied::Verified);
+    assert_eq!(life.assembly.verdict(0), Verdict::Verified);
     assert_eq!(fs::read(world.staged(0)).unwrap(), world.files[0].1);
-    life.assembly.copy_local(1, &CancellationToken::new()).unwrap();
-    life.wait_for(1, Verdict::Wrong);
-    for file in [2, 3] {
-        let fault = life.assembly.copy_local(file, &CancellationToken::new()).unwrap_err();
+    for file in [1, 2, 3] {
+        let fault = copy(file).unwrap_err();
         assert_eq!((fault.class, fault.file.as_deref()), (FaultClass::Corrupt, Some(names[file as usize])), "{fault}");
         assert_eq!(life.assembly.missing(&world.whole(file)), [0..123_456]);
+        assert_eq!(life.assembly.verdict(file), Verdict::Open);
     }
     // The library's bytes are never touched, and a forgotten source is not copied again.
     assert_eq!(fs::read(library.path().join("stale.mxf")).unwrap(), bytes(77, 123_456));
     for file in 1..4 {
         assert_eq!(life.assembly.forget_source(file), Some(library.path().join(names[file as usize])));
-        life.block_on(life.assembly.reset(file, &[0..123_456])).unwrap();
+        life.block_on(life.assembly.reset(file, &[])).unwrap();
     }
     assert_eq!(life.assembly.local_pending(), [] as [u32; 0]);
     world.fill_all(&life);
     life.wait_verified();
+}
+
+/// One file, to be copied from `source`.
+fn to_copy(data: Vec<u8>, source: &Path) -> World {
+    World::with(vec![("a.mxf".into(), data)], |rows| rows[0].local_source = Some(source.to_owned()))
+}
+
+#[test]
+fn every_way_of_copying_verifies() {
+    let library = tempfile::tempdir().unwrap();
+    let source = library.path().join("a.mxf");
+    for (n, way) in (0u64..).zip([Way::Clone, Way::Served, Way::Through]) {
+        for size in [1, 128 << 10, (3 << 20) + 17] {
+            let data = bytes(n, size);
+            fs::write(&source, &data).unwrap();
+            let world = to_copy(data.clone(), &source);
+            let life = world.start();
+            assert_eq!(life.assembly.copy_by(0, &source, way, &CancellationToken::new()).unwrap(), Copied::Verified);
+            assert!(life.assembly.verified());
+            assert_eq!(fs::read(world.staged(0)).unwrap(), data);
+            // The last byte is wrong, as nobody but the digest would notice.
+            let mut bad = data;
+            bad[size - 1] ^= 1;
+            fs::write(&source, &bad).unwrap();
+            let world = to_copy(world.files[0].1.clone(), &source);
+            let life = world.start();
+            let fault = life.assembly.copy_by(0, &source, way, &CancellationToken::new()).unwrap_err();
+            assert_eq!(fault.class, FaultClass::Corrupt, "{way:?}: {fault}");
+            assert_ne!(life.assembly.verdict(0), Verdict::Verified);
+        }
+    }
+}
+
+/// Killed in the middle: what was recorded is not copied again, and the digest goes on.
+#[test]
+fn a_copy_that_was_cut_off_goes_on() {
+    let library = tempfile::tempdir().unwrap();
+    let source = library.path().join("a.mxf");
+    let data = bytes(3, 24 << 20);
+    fs::write(&source, &data).unwrap();
+    let world = to_copy(data.clone(), &source);
+    let life = world.start();
+    let stop = CancellationToken::new();
+    std::thread::scope(|s| {
+        let copying = s.spawn(|| life.assembly.copy_local(0, &source, &stop).unwrap());
+        until("something is copied", || life.assembly.have(0) > 1 << 20);
+        stop.cancel();
+        assert_eq!(copying.join().unwrap(), Copied::Stopped);
+    });
+    let copied = life.assembly.have(0);
+    assert!(copied < 24 << 20, "the stop came too late");
+    life.block_on(life.assembly.sync()).unwrap();
+    life.power_cut();
+    assert_eq!(world.recorded(0).total(), copied);
+    // What is not read again may change: that is how the test sees it.
+    File::options().write(true).open(&source).unwrap().write_all_at(b"other", 5).unwrap();
+    let life = world.start();
+    assert_eq!(life.assembly.local_pending(), [0]);
+    assert_eq!(life.assembly.copy_local(0, &source, &CancellationToken::new()).unwrap(), Copied::Verified);
+    assert_eq!(fs::read(world.staged(0)).unwrap(), data);
+    life.block_on(life.assembly.close()).unwrap();
+    drop(life);
+    assert!(world.start().assembly.verified());
+}
+
+/// Bytes that a method brought before may be the wrong ones: the source is not blamed for them.
+#[test]
+fn earlier_bytes_are_not_blamed_on_the_source() {
+    let library = tempfile::tempdir().unwrap();
+    let source = library.path().join("a.mxf");
+    let data = bytes(3, 1 << 20);
+    fs::write(&source, &data).unwrap();
+    for wrong in [false, true] {
+        let world = to_copy(data.clone(), &source);
+        let life = world.start();
+        let part: Vec<u8> = data[300_000..600_000].iter().map(|b| b ^ u8::from(wrong)).collect();
+        life.assembly.write_at(0, 300_000, &part).unwrap();
+        life.assembly.commit(0, 300_000..600_000);
+        if wrong {
+            let copied = life.assembly.copy_local(0, &source, &CancellationToken::new()).unwrap();
+            assert_eq!(copied, Copied::Mixed);
+            life.block_on(life.assembly.reset(0, &[0..1 << 20])).unwrap();
+        }
+        let copied = life.block_on(life.assembly.copy(0, &source, &CancellationToken::new())).unwrap();
+        assert_eq!(copied, Copied::Verified);
+        assert_eq!(fs::read(world.staged(0)).unwrap(), data);
+    }
+}
+
+/// Whoever writes while a file is copied, the bytes that count are those that were hashed.
+#[test]
+fn nobody_writes_over_what_was_copied() {
+    let library = tempfile::tempdir().unwrap();
+    let source = library.path().join("a.mxf");
+    let data = bytes(3, 16 << 20);
+    fs::write(&source, &data).unwrap();
+    let world = to_copy(data.clone(), &source);
+    let life = world.start();
+    std::thread::scope(|s| {
+        let copying = s.spawn(|| life.assembly.copy_local(0, &source, &CancellationToken::new()).unwrap());
+        // A method that is late, with wrong bytes, and never counts them.
+        while !copying.is_finished() {
+            for at in (0..data.len()).step_by(1 << 20) {
+                life.assembly.write_at(0, at as u64, &[0x5a; 4096]).unwrap();
+            }
+        }
+        assert_eq!(copying.join().unwrap(), Copied::Verified);
+    });
+    assert_eq!(fs::read(world.staged(0)).unwrap(), data);
+}
+
+/// What else may stand where the library had a file. None of it is waited for, followed or taken.
+#[test]
+fn odd_sources_are_refused() {
+    let library = tempfile::tempdir().unwrap();
+    let at = |name: &str| library.path().join(name);
+    let data = bytes(3, 100_000);
+    fs::write(at("real"), &data).unwrap();
+    std::os::unix::fs::symlink(at("real"), at("link")).unwrap();
+    fs::create_dir(at("directory")).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600), 0)
+        .unwrap();
+    fs::write(at("shorter"), &data[1..]).unwrap();
+    for name in ["link", "directory", "pipe", "shorter", "gone"] {
+        let world = to_copy(data.clone(), &at(name));
+        let life = world.start();
+        let fault = life.block_on(life.assembly.copy(0, &at(name), &CancellationToken::new())).unwrap_err();
+        assert_eq!(fault.class, FaultClass::Corrupt, "{fault}");
+        assert!(fault.message.contains(name), "{fault}");
+    }
+}
+
+/// The source goes away, or is cut, in the middle of the copy.
+#[test]
+fn a_source_that_is_deleted_or_cut_in_the_middle() {
+    let library = tempfile::tempdir().unwrap();
+    let source = library.path().join("a.mxf");
+    let data = bytes(3, 64 << 20);
+    for cut in [false, true] {
+        fs::write(&source, &data).unwrap();
+        let world = to_copy(data.clone(), &source);
+        let life = world.start();
+        let stop = CancellationToken::new();
+        let copied = std::thread::scope(|s| {
+            let copying = s.spawn(|| life.assembly.copy_by(0, &source, Way::Through, &stop));
+            until("something is copied", || life.assembly.have(0) > 1 << 20);
+            if cut {
+                File::options().write(true).open(&source).unwrap().set_len(4096).unwrap();
+            } else {
+                fs::remove_file(&source).unwrap();
+            }
+            copying.join().unwrap()
+        });
+        match copied {
+            Ok(copied) => assert!(copied == Copied::Verified, "{copied:?}"),
+            Err(fault) => assert!(cut && fault.class == FaultClass::Corrupt, "{fault}"),
+        }
+        assert!(cut || life.assembly.verified(), "an open file stays until it is closed");
+    }
+}
+
+/// A source that may not be read: the thread's rights on the file system are taken away, as root reads everything.
+#[test]
+fn an_unreadable_source_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let library = tempfile::tempdir().unwrap();
+    let source = library.path().join("a.mxf");
+    let data = bytes(3, 100_000);
+    fs::write(&source, &data).unwrap();
+    fs::set_permissions(&source, fs::Permissions::from_mode(0o000)).unwrap();
+    let world = to_copy(data, &source);
+    let life = world.start();
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            // SAFETY: a plain system call that concerns this thread alone, which ends here.
+            unsafe {
+                libc::setfsuid(65534);
+            }
+            let fault = life.assembly.copy_local(0, &source, &CancellationToken::new()).unwrap_err();
+            assert_eq!(fault.class, FaultClass::Corrupt, "{fault}");
+            assert!(fault.message.contains("denied"), "{fault}");
+        });
+    });
+    assert_eq!(life.assembly.missing(&world.whole(0)), [0..100_000]);
 }
 
 #[test]
@@ -633,6 +822,54 @@ fn a_package_that_does_not_fit_is_refused_at_the_start() {
     // And a disk that fills up later is named as what it is.
     let fault = life.assembly.write_at(1, 0, &world.files[1].1).unwrap_err();
     assert!(fault.message.starts_with("no space") && fault.class == FaultClass::Local, "{fault}");
+}
+
+/// A file system that can clone, on a device in a file.
+fn cloning(at: &Path) -> Option<Small> {
+    fs::create_dir_all(at).unwrap();
+    let image = at.with_extension("img");
+    File::create(&image).unwrap().set_len(320 << 20).unwrap();
+    let run = |program: &str, args: &[&str]| {
+        let mut command = std::process::Command::new(program);
+        command.args(args).arg(&image).output().is_ok_and(|o| o.status.success())
+    };
+    let made = run("mkfs.xfs", &["-q", "-m", "reflink=1"]) || run("mkfs.btrfs", &["-q", "-f"]);
+    let mount = std::process::Command::new("mount").args(["-o", "loop"]).arg(&image).arg(at).output();
+    (made && mount.is_ok_and(|o| o.status.success())).then(|| Small(at.to_owned()))
+}
+
+/// Where files can be cloned, a copy needs no room, and what is verified is the clone.
+#[test]
+fn clones_need_no_room() {
+    let outer = tempfile::tempdir().unwrap();
+    let at = outer.path().join("clones");
+    let Some(_mount) = cloning(&at) else {
+        eprintln!("skipped: needs root, loop devices, and mkfs.xfs or mkfs.btrfs");
+        return;
+    };
+    let data = bytes(3, 40 << 20);
+    let source = at.join("a.mxf");
+    fs::write(&source, &data).unwrap();
+    File::open(&source).unwrap().sync_all().unwrap();
+    // Less is left than the file has bytes.
+    let free = || rustix::fs::statvfs(&at).map(|s| s.f_bavail * s.f_frsize).unwrap();
+    fs::write(at.join("ballast"), vec![1; (free() - (24 << 20)) as usize]).unwrap();
+    for wrong in [false, true] {
+        let mut wanted = data.clone();
+        wanted[39 << 20] ^= u8::from(wrong);
+        let world = World::below(&at, vec![("a.mxf".into(), wanted)], |rows| rows[0].local_source = Some(source.clone()));
+        let life = world.start();
+        let copied = life.assembly.copy_local(0, &source, &CancellationToken::new());
+        assert_eq!(copied.is_err(), wrong, "{copied:?}");
+        assert_eq!(life.assembly.verified(), !wrong);
+        assert_eq!(fs::read(world.staged(0)).unwrap(), data);
+        life.block_on(life.assembly.close()).unwrap();
+        drop(life);
+        if !wrong {
+            assert!(world.start().assembly.verified(), "recorded like everything else");
+        }
+    }
+    assert_eq!(fs::read(&source).unwrap(), data);
 }
 
 #[derive(Clone, Debug)]

@@ -124,6 +124,7 @@ async fn a_receiver_copies_what_a_packing_list_claims_and_believes_none() {
     // On a disk of the receiver's library, not hashed by anybody.
     let disk = world.receiver.data().join("dcp/disk/old-name");
     copy_tree(&package.dir, &disk);
+    world.receiver.set("watch", "off");
     world.receiver.start().await;
     let receiver = &world.receiver;
     let claimed = "select count(*) from v_library where state = 'claimed' and package like '%/disk/old-name'";

@@ -71,6 +71,9 @@ fn turn(assembly: &Assembly, n: usize, buffer: &mut [u8]) -> Result<(), Fault> {
     let (mut digest, end, epoch) = {
         let mut state = lock(&slot.state);
         state.queued = false;
+        if state.copying {
+            return Ok(());
+        }
         let at = state.digest.len();
         (state.digest.clone(), state.have.contiguous_end(at).min(at + TURN), state.epoch)
     };

@@ -11,7 +11,7 @@ use crate::package::documents::{PackageDocuments, Verdict};
 use crate::store::Store;
 use crate::store::library::{LibraryFile, PackageRow};
 use crate::store::tasks::TaskRow;
-use crate::views::{marker, stranger_in_store};
+use crate::views::{is_master, marker, stranger_in_store};
 use rustix::fs::{CWD, RenameFlags};
 use std::fs::File;
 use std::io;
@@ -73,6 +73,7 @@ pub async fn complete_after_rename(store: &Store, task: &TaskRow, staging: &Path
         return Err(Fault::permanent("the task was replaced while it was finished"));
     }
     let (target, staging) = (task.store_path.clone(), staging.to_owned());
+    let master = is_master(store, &target).await?;
     blocking(move || {
         let expected: Vec<_> = rows.into_iter().map(|r| (r.path, r.size, r.sha1)).collect();
         let title_root = target.clone();
@@ -85,9 +86,11 @@ pub async fn complete_after_rename(store: &Store, task: &TaskRow, staging: &Path
                 |d| (Verdict::of(&d.compare(&expected)).text, d.title().unwrap_or_default().to_owned()),
             )
         };
-        let marker = marker(&target);
-        std::fs::write(&marker, b"").map_err(|e| io_fault("cannot write the marker", &marker, &e))?;
-        sync_dir(&marker)?;
+        if !master {
+            let marker = marker(&target);
+            std::fs::write(&marker, b"").map_err(|e| io_fault("cannot write the marker", &marker, &e))?;
+            sync_dir(&marker)?;
+        }
         match std::fs::remove_dir_all(&staging) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 return Err(io_fault("cannot remove the staging directory", &staging, &e));
@@ -113,7 +116,7 @@ async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T, Fault> + Send
 
 /// What was received equals the task; the packing list may still disagree with the task (a package that was damaged
 /// before it was sent). Such a package never gets its name.
-fn check_packing_list(root: &Path, files: &[(RelPath, u64, Sha1)]) -> Result<(), Fault> {
+pub fn check_packing_list(root: &Path, files: &[(RelPath, u64, Sha1)]) -> Result<(), Fault> {
     let Some(documents) = PackageDocuments::read(root)? else { return Ok(()) };
     let verdict = Verdict::of(&documents.compare(files));
     if verdict.ok {

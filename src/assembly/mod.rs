@@ -15,7 +15,8 @@ mod finish;
 mod local;
 mod staging;
 
-pub use finish::{Finished, already_renamed, complete_after_rename, finish};
+pub use finish::{Finished, already_renamed, check_packing_list, complete_after_rename, finish};
+pub use local::{Copied, Way};
 
 use crate::error::{Fault, io_fault};
 use crate::model::ids::{RelPath, Sha1};
@@ -70,9 +71,12 @@ struct Slot {
     sha1: Sha1,
     /// Bytes that this node wants of the file: all of it, save on a cacher, which has only the bt part.
     wanted: u64,
-    /// A library file to copy from, until it turns out to be wrong.
+    /// A file of this node to copy from, until it turns out to be wrong.
     local_source: Mutex<Option<PathBuf>>,
     file: Mutex<Option<Arc<File>>>,
+    /// Held from the look at what is missing until it is written, and while bytes are counted as present: so a byte that
+    /// counts is never written again. (File systems let one writer at a time into a file anyway.)
+    gate: Mutex<()>,
     state: Mutex<SlotState>,
 }
 
@@ -84,6 +88,8 @@ struct SlotState {
     dirty: bool,
     /// In the digester's queue.
     queued: bool,
+    /// A copy is at work, and hashes as it goes.
+    copying: bool,
     /// Counts resets, so that a digest of old bytes is not taken for one of the new.
     epoch: u64,
 }
@@ -118,12 +124,14 @@ impl Slot {
             wanted,
             local_source: Mutex::new(row.local_source),
             file: Mutex::new(None),
+            gate: Mutex::default(),
             state: Mutex::new(SlotState {
                 verdict: if row.verified { Verdict::Verified } else { Verdict::Open },
                 have,
                 digest: digest.unwrap_or_default(),
                 dirty: false,
                 queued: false,
+                copying: false,
                 epoch: 0,
             }),
         }
@@ -201,6 +209,21 @@ impl Assembly {
         self.slots.get(file as usize).map(|s| s.path.to_string()).unwrap_or_default()
     }
 
+    /// Content and number of every file that has bytes.
+    pub fn contents(&self) -> impl Iterator<Item = (u32, Sha1, u64)> {
+        (0u32..).zip(&self.slots).filter(|(_, s)| s.size > 0).map(|(n, s)| (n, s.sha1, s.size))
+    }
+
+    /// Bytes of a file that are in place.
+    pub fn have(&self, file: u32) -> u64 {
+        self.slots.get(file as usize).map_or(0, |s| lock(&s.state).have.total())
+    }
+
+    /// Where a file is staged.
+    pub fn staged(&self, file: u32) -> PathBuf {
+        self.slots.get(file as usize).map_or_else(PathBuf::new, |s| s.path.under(&self.root))
+    }
+
     /// Bytes of these spans that are in place.
     pub fn covered<'a>(&self, spans: impl Iterator<Item = &'a Span>) -> u64 {
         spans.filter_map(|s| Some(lock(&self.slots.get(s.file as usize)?.state).have.covered(&s.range()))).sum()
@@ -236,6 +259,7 @@ impl Assembly {
             }
             state.digest = Sha1State::default();
             state.verdict = Verdict::Open;
+            state.copying = false;
             state.epoch += 1;
             state.dirty = true;
         }
@@ -310,9 +334,13 @@ impl Assembly {
     /// Puts a file into the digester's queue when it has something to hash.
     fn follow(&self, n: usize) {
         let Some(slot) = self.slots.get(n) else { return };
+        if lock(&slot.local_source).is_some() {
+            return; // whoever copies it hashes it
+        }
         let mut state = lock(&slot.state);
         let at = state.digest.len();
-        let due = state.verdict == Verdict::Open && !state.queued && (state.have.contiguous_end(at) > at || at == slot.size);
+        let idle = !state.queued && !state.copying;
+        let due = state.verdict == Verdict::Open && idle && (state.have.contiguous_end(at) > at || at == slot.size);
         if due {
             state.queued = true;
             drop(state);
@@ -361,13 +389,14 @@ impl Sink for Assembly {
     fn write_at(&self, file: u32, offset: u64, data: &[u8]) -> Result<(), Fault> {
         let slot = self.slot(file)?;
         Self::bounds(slot, offset, data.len())?;
-        // Bytes that are in place are never overwritten: a neighbour's piece may only fill what is missing.
-        let missing = lock(&slot.state).have.missing(&(offset..offset + data.len() as u64));
-        if missing.is_empty() {
+        let missing = || lock(&slot.state).have.missing(&(offset..offset + data.len() as u64));
+        if missing().is_empty() {
             return Ok(());
         }
         let f = self.open_file(file)?;
-        for r in missing {
+        let _gate = lock(&slot.gate);
+        // Bytes that are in place are never overwritten: a neighbour's piece may only fill what is missing.
+        for r in missing() {
             let part = &data[(r.start - offset) as usize..(r.end - offset) as usize];
             f.write_all_at(part, r.start).map_err(|e| staging::write_fault(&self.root, &slot.path, &e))?;
         }
@@ -385,14 +414,12 @@ impl Sink for Assembly {
         let Some(slot) = self.slots.get(file as usize) else { return };
         let range = range.start..range.end.min(slot.size);
         {
+            let _gate = lock(&slot.gate);
             let mut state = lock(&slot.state);
             state.have.insert(range.clone());
             state.dirty = true;
         }
-        let waiting = self.unsynced.fetch_add(range.end.saturating_sub(range.start), Ordering::Relaxed);
-        if waiting >= SYNC_BYTES {
-            self.sync_due.notify_one();
-        }
+        self.count(range.end.saturating_sub(range.start));
         self.follow(file as usize);
     }
 }

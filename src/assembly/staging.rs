@@ -28,7 +28,7 @@ pub fn prepare(root: &Path, slots: &[Slot], stage_inode: Option<u64>) -> Result<
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true).mode(0o755);
     builder.create(root).map_err(|e| io_fault("cannot make the staging directory", root, &e))?;
-    let mut missing = 0;
+    let (mut missing, mut copies) = (0u64, 0u64);
     for slot in slots {
         let path = slot.path.under(root);
         if let Some(dir) = path.parent() {
@@ -45,9 +45,14 @@ pub fn prepare(root: &Path, slots: &[Slot], stage_inode: Option<u64>) -> Result<
         if !there {
             drop_claims(slot);
         }
-        missing += slot.wanted.saturating_sub(allocated);
+        let lacks = slot.wanted.saturating_sub(allocated);
+        missing += lacks;
+        copies += if lock(&slot.local_source).is_some() { lacks } else { 0 };
     }
     let free = free_bytes(root)?;
+    if missing > free && copies > 0 && clones(root, slots) {
+        missing -= copies; // they share the blocks that are there
+    }
     if missing > free {
         return Err(Fault::local(format!(
             "no space: {} needs {missing} more bytes and has {free}; {} bytes are lacking. Free some space and receive the task again",
@@ -56,6 +61,20 @@ pub fn prepare(root: &Path, slots: &[Slot], stage_inode: Option<u64>) -> Result<
         )));
     }
     Ok(())
+}
+
+/// Can files of this node be cloned into the staging directory? The smallest of them tells.
+fn clones(root: &Path, slots: &[Slot]) -> bool {
+    let sources = slots.iter().filter_map(|s| Some((s.size, lock(&s.local_source).clone()?)));
+    let Some((_, source)) = sources.min_by_key(|(size, _)| *size) else { return false };
+    let probe = root.join(".clone");
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let _ = std::fs::remove_file(&probe); // of a process that was killed here
+    let cloned = rustix::fs::open(&probe, flags, Mode::RUSR | Mode::WUSR)
+        .and_then(|to| rustix::fs::ioctl_ficlone(to, rustix::fs::open(&source, read, Mode::empty())?));
+    let _ = std::fs::remove_file(&probe);
+    cloned.is_ok()
 }
 
 /// Whatever was recorded is gone with the file.

@@ -9,6 +9,7 @@ use crate::model::ratio::{second_allocation, sizes_by_method};
 use crate::model::span::{Method, Span};
 use crate::model::task::{NodeType, Role, TaskState};
 use crate::model::task_file::TaskFile;
+use crate::package::in_place::{has_size, lies_in_place, place_of};
 use crate::package::scan::is_unchanged;
 use crate::store::events::Level;
 use crate::store::library::LibraryFile;
@@ -168,12 +169,17 @@ impl Desk {
                 store_path.display()
             ));
         }
-        if !cacher && let Some(stranger) = stranger_in_store(&self.store, &store_path).await.map_err(|f| failed(&f).desc)? {
+        let local = if cacher { vec![None; task.files.len()] } else { self.find_local(&task, &store_path).await? };
+        let in_place = !cacher && self.lies_in_place(&task, &store_path, &local).await?;
+        if !cacher
+            && !in_place
+            && let Some(stranger) = stranger_in_store(&self.store, &store_path).await.map_err(|f| failed(&f).desc)?
+        {
             return Err(format!("error, {}", stranger.message));
         }
         let torrent = self.torrent_for(&task, &planned, cacher).await?;
-        let local = if cacher || !config.avoidrepeat { vec![None; task.files.len()] } else { self.find_local(&task).await? };
-        let at_hand: Vec<bool> = local.iter().map(Option::is_some).collect();
+        // An empty file that lies where it belongs needs nobody to make it.
+        let at_hand: Vec<bool> = task.files.iter().zip(&local).map(|(f, l)| l.is_some() || (in_place && f.size == 0)).collect();
         let is_local = |file: u32| at_hand.get(file as usize).copied().unwrap_or(false);
         let kept = if cacher {
             planned.iter().copied().filter(|(_, m)| *m == Method::Bt).collect()
@@ -211,7 +217,7 @@ impl Desk {
             seed_until: cacher.then(|| self.clock.now_ms().saturating_add(task.seed_ms())),
         };
         for (f, l) in new.files.iter_mut().zip(local) {
-            f.local_source = l.map(|l| l.path);
+            f.local_source = l;
         }
         new.spans = spans_for(&planned, &kept, is_local, cacher);
         new.legs = legs_of(&new.spans);
@@ -246,8 +252,23 @@ impl Desk {
         Ok(Some(bytes))
     }
 
-    /// For each file, a library file with the same digest and size that still looks as it was hashed.
-    async fn find_local(&self, task: &TaskFile) -> Result<Vec<Option<LibraryFile>>, String> {
+    /// For each file, a library file with the same digest and size that still looks as it was hashed, best the one that lies
+    /// where it is to go. A master is found by its looks alone: what is not copied is read and hashed in any case.
+    async fn find_local(&self, task: &TaskFile, store_path: &Path) -> Result<Vec<Option<PathBuf>>, String> {
+        let single = task.is_single();
+        let places: Vec<PathBuf> = task.files.iter().map(|f| place_of(store_path, single, &f.path)).collect();
+        let sizes: Vec<u64> = task.files.iter().map(|f| f.size).collect();
+        let lost = |e: tokio::task::JoinError| format!("error, looking at the library failed: {e}");
+        if views::is_master(&self.store, store_path).await.map_err(|f| failed(&f).desc)? {
+            let (at, sizes) = (places.clone(), sizes.clone());
+            let look = move || at.iter().zip(&sizes).all(|(p, size)| has_size(p, *size));
+            if tokio::task::spawn_blocking(look).await.map_err(lost)? {
+                return Ok(places.into_iter().zip(&task.files).map(|(p, f)| Some(p).filter(|_| f.size > 0)).collect());
+            }
+        }
+        if !self.config.current().avoidrepeat {
+            return Ok(vec![None; places.len()]);
+        }
         // Whoever edits the hash table and calls right after it means the edited one.
         if let Some(library) = &self.library {
             library.settled().await;
@@ -256,10 +277,23 @@ impl Desk {
         let found = self.store.find_same(&wanted).await.map_err(|f| failed(&f).desc)?;
         tokio::task::spawn_blocking(move || {
             let usable = |f: &LibraryFile| f.size > 0 && is_unchanged(&f.path, f.size, f.mtime_ns, f.inode);
-            found.into_iter().map(|same| same.into_iter().find(usable)).collect()
+            let choose = |(place, mut same): (PathBuf, Vec<LibraryFile>)| {
+                same.sort_by_key(|f| f.path != place); // stable: else in their order
+                same.into_iter().find(usable).map(|f| f.path)
+            };
+            places.into_iter().zip(found).map(choose).collect()
         })
         .await
-        .map_err(|e| format!("error, looking at the library failed: {e}"))
+        .map_err(lost)
+    }
+
+    /// Does the whole package lie already where it is to be received?
+    async fn lies_in_place(&self, task: &TaskFile, store_path: &Path, local: &[Option<PathBuf>]) -> Result<bool, String> {
+        let exact = !views::is_master(&self.store, store_path).await.map_err(|f| failed(&f).desc)?;
+        let files: Vec<_> = task.files.iter().zip(local).map(|(f, l)| (f.path.clone(), f.size, l.clone())).collect();
+        let (target, single) = (store_path.to_owned(), task.is_single());
+        let look = move || lies_in_place(&target, single, exact, files.iter().map(|(p, s, l)| (p, *s, l.as_deref())));
+        tokio::task::spawn_blocking(look).await.map_err(|e| format!("error, looking at the library failed: {e}"))
     }
 }
 

@@ -16,8 +16,8 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::fd::AsRawFd as _;
 use std::sync::Once;
-use std::sync::mpsc::sync_channel;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 

@@ -54,6 +54,10 @@ pub struct LegSnap {
     pub open: bool,
     pub retry_at: Option<i64>,
     pub error: String,
+    /// All that it could bring now is being brought by other receptions (see [`share`](super::share)).
+    pub held: bool,
+    /// It is at a file that another reception brings.
+    pub yields: bool,
 }
 
 /// What the conductor carries out.
@@ -130,22 +134,25 @@ pub fn decide(s: &Snapshot) -> Vec<Action> {
     out
 }
 
-/// A task whose unfinished legs all wait for their windows gives its place to another.
+/// A task whose unfinished legs all wait, for their windows or for another task, gives its place to another.
 fn holds_slot(t: &TaskSnap) -> bool {
     let mut unfinished = t.legs.iter().filter(|l| l.state != LegState::Done && l.state != LegState::Off).peekable();
-    unfinished.peek().is_none() || unfinished.any(|l| l.open || l.running)
+    unfinished.peek().is_none() || unfinished.any(|l| (l.open && !l.held) || l.running)
 }
 
-/// A leg that is `running` in its row and has no worker lost it to an error that could not be recorded.
-fn may_start(now_ms: i64, l: &LegSnap) -> bool {
-    matches!(l.state, LegState::Waiting | LegState::Running) && !l.running && l.open && l.retry_at.is_none_or(|at| at <= now_ms)
+impl LegSnap {
+    /// A leg that is `running` in its row and has no worker lost it to an error that could not be recorded.
+    pub fn may_start(&self, now_ms: i64) -> bool {
+        let due = self.retry_at.is_none_or(|at| at <= now_ms);
+        matches!(self.state, LegState::Waiting | LegState::Running) && !self.running && self.open && due
+    }
 }
 
 fn start_legs(s: &Snapshot, t: &TaskSnap, out: &mut Vec<Action>) {
     for l in &t.legs {
-        if may_start(s.now_ms, l) {
+        if l.may_start(s.now_ms) && !l.held {
             out.push(Action::StartLeg { task: t.id, method: l.method });
-        } else if l.running && !l.open {
+        } else if l.running && (!l.open || l.yields) {
             out.push(Action::StopLeg { task: t.id, method: l.method });
         }
     }
@@ -204,7 +211,7 @@ fn serving_task(s: &Snapshot, t: &TaskSnap, out: &mut Vec<Action>, seeds: bool) 
     }
     let seed = t.legs.iter().find(|l| l.method == Method::Bt);
     // Seeding is not bound to the windows of a download (protocol section 11).
-    if let Some(l) = seed.filter(|l| seeds && may_start(s.now_ms, &LegSnap { open: true, ..(*l).clone() })) {
+    if let Some(l) = seed.filter(|l| seeds && LegSnap { open: true, ..(*l).clone() }.may_start(s.now_ms)) {
         out.push(Action::StartLeg { task: t.id, method: l.method });
     }
 }
@@ -260,6 +267,8 @@ mod tests {
             open: true,
             retry_at: None,
             error: String::new(),
+            held: false,
+            yields: false,
         }
     }
 
@@ -312,6 +321,19 @@ mod tests {
         };
         let waiting = TaskSnap { id: 3, ..task(Role::Recv, TaskState::Queues, vec![leg(Method::Cdn, LegState::Waiting)]) };
         assert_eq!(decide(&snapshot(vec![parked(1), parked(2), waiting])), [Action::Begin { task: 3 }]);
+    }
+
+    #[test]
+    fn a_leg_that_is_held_back_waits_and_one_that_yields_stops() {
+        let held = LegSnap { held: true, ..leg(Method::Cdn, LegState::Waiting) };
+        let yields = LegSnap { yields: true, ..leg(Method::Obs, LegState::Running) };
+        assert_eq!(only(task(Role::Recv, TaskState::Downloading, vec![held.clone()])), []);
+        let got = only(task(Role::Recv, TaskState::Downloading, vec![yields]));
+        assert_eq!(got, [Action::StopLeg { task: 1, method: Method::Obs }]);
+        let waiting = TaskSnap { id: 2, ..task(Role::Recv, TaskState::Queues, vec![leg(Method::Cdn, LegState::Waiting)]) };
+        let mut s = snapshot(vec![task(Role::Recv, TaskState::Downloading, vec![held]), waiting]);
+        s.downloading_max = 1;
+        assert_eq!(decide(&s), [Action::Begin { task: 2 }], "who waits for another gives its place away");
     }
 
     #[test]

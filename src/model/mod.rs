@@ -11,6 +11,7 @@ pub mod ranges;
 pub mod ratio;
 pub mod schedule;
 pub mod secret;
+pub mod share;
 pub mod span;
 pub mod task;
 pub mod task_file;

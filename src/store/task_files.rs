@@ -1,6 +1,7 @@
 //! The files of a task, their spans, and which methods must not be asked for which file.
 
-use super::{Store, bad_row, db_fault, u};
+use super::tasks::{self, TaskRow};
+use super::{Store, bad_row, db_fault, i, u};
 use crate::error::Fault;
 use crate::model::ids::{RelPath, Sha1};
 use crate::model::ranges::RangeSet;
@@ -207,17 +208,56 @@ impl Store {
         .execute(&mut *tx)
         .await
         .map_err(db_fault)?;
-        sqlx::query(
-            "UPDATE legs SET bytes_total = n.bytes, bytes_done = min(bytes_done, n.bytes) FROM \
-             (SELECT l.method AS m, coalesce(sum(s.len), 0) AS bytes FROM legs l LEFT JOIN spans s \
-              ON s.task_id = l.task_id AND s.method = l.method WHERE l.task_id = ?1 GROUP BY l.method) AS n \
-             WHERE task_id = ?1 AND method = n.m",
-        )
-        .bind(task)
-        .execute(&mut *tx)
-        .await
-        .map_err(db_fault)?;
+        retotal_legs(&mut tx, task).await?;
         tx.commit().await.map_err(db_fault)
+    }
+
+    /// Copies of these files were found on this node: they are copied, and no method brings them. One transaction, so that no
+    /// byte is ever nobody's. `false`: the task is not at work any more.
+    pub async fn copy_instead(&self, task: i64, files: &[(u32, PathBuf)]) -> Result<bool, Fault> {
+        let list: Vec<_> = files.iter().map(|(n, source)| json!([n, source.to_string_lossy()])).collect();
+        let list = json!(list).to_string();
+        let mut tx = self.begin().await?;
+        let at_work: i64 = sqlx::query_scalar("SELECT count(*) FROM tasks WHERE id = ? AND state = 'downloading'")
+            .bind(task)
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(db_fault)?;
+        if at_work == 0 {
+            return Ok(false);
+        }
+        for sql in [
+            "WITH n AS MATERIALIZED (SELECT CAST(value->>0 AS INTEGER) AS i, value->>1 AS source FROM json_each(?2)) \
+             UPDATE task_files SET local_source = n.source FROM n WHERE task_id = ?1 AND idx = n.i",
+            "WITH n AS MATERIALIZED (SELECT CAST(value->>0 AS INTEGER) AS i FROM json_each(?2)) \
+             UPDATE spans SET method = 'local' FROM n WHERE task_id = ?1 AND idx = n.i",
+        ] {
+            sqlx::query(sql).bind(task).bind(&list).execute(&mut *tx).await.map_err(db_fault)?;
+        }
+        retotal_local(&mut tx, task).await?;
+        retotal_legs(&mut tx, task).await?;
+        tx.commit().await.map_err(db_fault)?;
+        Ok(true)
+    }
+
+    /// Receptions that have a verified file of this content, staged or in the store: the task and the file's path.
+    pub async fn received_copies(&self, sha1: Sha1, size: u64) -> Result<Vec<(TaskRow, RelPath)>, Fault> {
+        let columns = tasks::COLUMNS.split(", ").map(|c| format!("t.{c} AS {c}")).collect::<Vec<_>>().join(", ");
+        let sql = format!(
+            "SELECT {columns}, f.path AS file FROM task_files f JOIN tasks t ON t.id = f.task_id WHERE f.sha1 = ? AND f.size = ? \
+             AND f.state = 'verified' AND t.role = 'receiver' AND t.state IN ('downloading', 'downloaderror', 'downloaded') ORDER BY t.id"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(sha1.0.to_vec())
+            .bind(i(size))
+            .fetch_all(&self.readers)
+            .await
+            .map_err(db_fault)?;
+        let one = |r: &sqlx::sqlite::SqliteRow| {
+            let path: String = r.try_get("file").map_err(db_fault)?;
+            Ok((tasks::read(r)?, RelPath::parse(&path).map_err(|e| bad_row(e.what, &e.value))?))
+        };
+        rows.iter().map(one).collect()
     }
 
     /// Notes that a method must not be asked for a file again.
@@ -235,8 +275,22 @@ impl Store {
     }
 }
 
-/// These files are not copied from the library any more.
-async fn forget_local(tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>, task: i64, list: &str) -> Result<(), Fault> {
+/// What legs have to bring follows their spans.
+async fn retotal_legs(tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>, task: i64) -> Result<(), Fault> {
+    sqlx::query(
+        "UPDATE legs SET bytes_total = n.bytes, bytes_done = min(bytes_done, n.bytes) FROM \
+         (SELECT l.method AS m, coalesce(sum(s.len), 0) AS bytes FROM legs l LEFT JOIN spans s \
+          ON s.task_id = l.task_id AND s.method = l.method WHERE l.task_id = ?1 GROUP BY l.method) AS n \
+         WHERE task_id = ?1 AND method = n.m",
+    )
+    .bind(task)
+    .execute(&mut **tx)
+    .await
+    .map_err(db_fault)?;
+    Ok(())
+}
+
+async fn retotal_local(tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>, task: i64) -> Result<(), Fault> {
     sqlx::query(
         "UPDATE tasks SET bytes_local = (SELECT coalesce(sum(len), 0) FROM spans WHERE task_id = ?1 AND method = 'local') WHERE id = ?1",
     )
@@ -244,6 +298,12 @@ async fn forget_local(tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>, task: i
     .execute(&mut **tx)
     .await
     .map_err(db_fault)?;
+    Ok(())
+}
+
+/// These files are not copied from the library any more.
+async fn forget_local(tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>, task: i64, list: &str) -> Result<(), Fault> {
+    retotal_local(tx, task).await?;
     sqlx::query(
         "WITH n AS MATERIALIZED (SELECT value->>0 AS i FROM json_each(?2)) \
          UPDATE task_files SET local_source = NULL FROM n WHERE task_id = ?1 AND idx = n.i",

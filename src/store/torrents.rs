@@ -31,6 +31,18 @@ impl Store {
         .transpose()
     }
 
+    /// Was the package generated or sent here? Then it is a master, unless it was received before.
+    pub async fn is_master(&self, package: &Path) -> Result<bool, Fault> {
+        sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM torrents WHERE path = ?1) \
+             OR EXISTS (SELECT 1 FROM tasks WHERE role = 'sender' AND store_path = ?1)",
+        )
+        .bind(package.to_string_lossy().into_owned())
+        .fetch_one(&self.readers)
+        .await
+        .map_err(db_fault)
+    }
+
     pub async fn save_torrent(&self, package: &Path, row: &TorrentRow, now_ms: i64) -> Result<(), Fault> {
         sqlx::query("INSERT OR REPLACE INTO torrents (path, files, piece_length, pieces, created_at) VALUES (?, ?, ?, ?, ?)")
             .bind(package.to_string_lossy().into_owned())

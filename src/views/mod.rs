@@ -211,9 +211,25 @@ pub fn marker(store_path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Something in the store that has the package's name and is no package of ours: it must not be replaced.
+/// A package that was generated here and not received: nothing replaces it, and no end mark is put beside it (whoever
+/// clears received packages goes by the mark).
+pub async fn is_master(store: &Store, path: &Path) -> Result<bool, Fault> {
+    Ok(!marker(path).exists() && store.is_master(path).await?)
+}
+
+/// Something in the store that has the package's name and is no package that was received: it must not be replaced.
 pub async fn stranger_in_store(store: &Store, path: &Path) -> Result<Option<Fault>, Fault> {
-    if path.symlink_metadata().is_err() || marker(path).exists() || store.has_package(path).await? {
+    if path.symlink_metadata().is_err() || marker(path).exists() {
+        return Ok(None);
+    }
+    if store.is_master(path).await? {
+        return Ok(Some(Fault::local(format!(
+            "{} is a master of this node (generated here, not received) and differs from what the task describes: \
+             move it away, then receive the task again",
+            path.display()
+        ))));
+    }
+    if store.has_package(path).await? {
         return Ok(None);
     }
     Ok(Some(Fault::local(format!(

@@ -37,9 +37,12 @@ pub struct Conductor {
     pub(super) node: Arc<Node>,
     pub(super) running: HashMap<(i64, Method), Leg>,
     pub(super) assemblies: HashMap<i64, Arc<Assembly>>,
-    /// Tasks that are being copied to or finished.
+    /// Tasks that are being copied to; those that are being handed over, with what is staged.
     pub(super) copying: HashMap<i64, CancellationToken>,
-    pub(super) finishing: HashSet<i64>,
+    pub(super) finishing: HashMap<i64, Option<Arc<Assembly>>>,
+    /// Packages that lie where they are to be received.
+    pub(super) in_place: HashSet<i64>,
+    pub(super) sharing: super::sharing::Sharing,
     pub(super) generating: Option<super::generate::Job>,
     pub(super) results: mpsc::Sender<Report>,
     inbox: mpsc::Receiver<Report>,
@@ -55,10 +58,20 @@ pub struct Leg {
     pub(super) gauge: Gauge,
     pub(super) purpose: Purpose,
     pub(super) plan: Arc<Plan>,
+    /// Files that it does not fetch: others bring them.
+    pub(super) leaves: HashSet<u32>,
     pub(super) done_before: u64,
 }
 
 impl Leg {
+    pub(super) fn fetches(&self, file: u32) -> bool {
+        self.purpose != Purpose::Publish && !self.leaves.contains(&file)
+    }
+
+    pub(super) fn moved_within(&self, time: Duration) -> bool {
+        self.gauge.moved_within(time)
+    }
+
     pub(super) fn stop(&self) {
         self.stop.cancel();
     }
@@ -93,7 +106,9 @@ impl Conductor {
             running: HashMap::new(),
             assemblies: HashMap::new(),
             copying: HashMap::new(),
-            finishing: HashSet::new(),
+            finishing: HashMap::new(),
+            in_place: HashSet::new(),
+            sharing: Default::default(),
             generating: None,
             results,
             inbox,
@@ -167,6 +182,7 @@ impl Conductor {
         let idle = self.running.is_empty() && self.generating.is_none();
         self.thrift.look(&self.node, idle).await;
         self.look_after_assemblies().await?;
+        self.find_copies().await?;
         self.sweep_staging().await;
         let snapshot = self.snapshot().await?;
         for action in decide(&snapshot) {
@@ -212,6 +228,8 @@ impl Conductor {
                     open: false,
                     retry_at: None,
                     error: String::new(),
+                    held: false,
+                    yields: false,
                 });
             }
             let assembly = self.assemblies.get(&t.id);
@@ -221,14 +239,15 @@ impl Conductor {
                 state: t.state,
                 legs: mine,
                 seed_until: t.seed_until,
-                local_pending: assembly.is_some_and(|a| !a.local_pending().is_empty()),
+                local_pending: assembly.is_some_and(|a| !a.local_pending().is_empty()) || self.in_place.contains(&t.id),
                 copying: self.copying.contains_key(&t.id),
-                finishing: self.finishing.contains(&t.id),
+                finishing: self.finishing.contains_key(&t.id),
                 verified: assembly.is_some_and(|a| a.verified())
                     || (t.state == TaskState::Downloading && assembly::already_renamed(t)),
                 no_seed: t.role == Role::Recv && !config.receiverseed,
             });
         }
+        self.hold_back(&tasks, &mut snaps, node.clock.now_ms()).await?;
         let generations = node.store.live_generations().await?.iter().map(|g| g.id).collect();
         Ok(Snapshot {
             now_ms: node.clock.now_ms(),
@@ -267,6 +286,8 @@ impl Conductor {
             open,
             retry_at: l.retry_at.filter(|at| super::repair::may_be_a_next_try(&self.node, *at)),
             error: l.error.clone(),
+            held: false,
+            yields: false,
         })
     }
 
@@ -301,6 +322,7 @@ impl Conductor {
         }
         if row.role == Role::Recv
             && !assembly::already_renamed(&row)
+            && !self.lies_in_place(&row).await?
             && let Err(fault) = self.open_assembly(&row).await
         {
             if fault.is_transient() {
@@ -342,6 +364,7 @@ impl Conductor {
             }
         }
         self.assemblies.insert(row.id, Arc::clone(&assembly));
+        self.sharing.look.insert(row.id);
         Ok(assembly)
     }
 
@@ -364,12 +387,15 @@ impl Conductor {
         let plan = Arc::new(Plan::load(&self.node.store, row).await?);
         let counters = Arc::new(Counters::default());
         let stop = CancellationToken::new();
-        self.node.store.set_leg(task, method, LegState::Running, "", self.tries(task, method).await?, None).await?;
+        let tries = self.tries(task, method).await?;
+        self.node.store.set_leg(task, method, LegState::Running, "", tries, None).await?;
+        let leaves = if purpose == Purpose::Fetch { self.sharing.held(task) } else { HashSet::new() };
         let run = Run {
             node: Arc::clone(&self.node),
             plan: Arc::clone(&plan),
             method,
             purpose,
+            leaves: leaves.clone(),
             assembly,
             counters: Arc::clone(&counters),
             stop: stop.clone(),
@@ -384,7 +410,8 @@ impl Conductor {
         let before = self.leg_row(task, method).await?.map_or(0, |l| l.bytes_done);
         let done_before = self.assemblies.get(&task).map_or(before, |a| a.covered(spans.iter()));
         let gauge = Gauge::new(counters, spans, purpose == Purpose::Publish && method == Method::Bt);
-        self.running.insert((task, method), Leg { stop, gauge, purpose, plan, done_before });
+        let gauge = if tries > 0 { gauge.doubted() } else { gauge };
+        self.running.insert((task, method), Leg { stop, gauge, purpose, plan, leaves, done_before });
         Ok(())
     }
 }

@@ -14,6 +14,7 @@ use crate::transport::cdn::{CdnOptions, CdnTransport};
 use crate::transport::obs::{EndpointFrom, ObsLocation, ObsOptions, ObsTransport};
 use crate::transport::{Checkpoints, Counters, FetchJob, FileMeta, LegContext, Outcome, PublishJob, Transport};
 use percent_encoding::percent_decode_str;
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -57,6 +58,8 @@ pub struct Run {
     pub plan: Arc<Plan>,
     pub method: Method,
     pub purpose: Purpose,
+    /// Files that others bring.
+    pub leaves: HashSet<u32>,
     /// For receiving tasks.
     pub assembly: Option<Arc<Assembly>>,
     pub counters: Arc<Counters>,
@@ -113,7 +116,7 @@ impl Run {
     fn fetch_job(&self) -> Result<FetchJob, Fault> {
         Ok(FetchJob {
             files: Arc::clone(&self.plan.files),
-            spans: self.plan.spans_of(self.method),
+            spans: self.plan.spans_of(self.method).into_iter().filter(|s| !self.leaves.contains(&s.file)).collect(),
             sink: Arc::clone(self.assembly()?) as _,
             ctx: self.context(),
         })

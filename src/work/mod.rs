@@ -6,6 +6,7 @@
 //! * [`sampler`] — counts of running legs become rows once a second.
 //! * [`repair`] — what to do when a method cannot bring a file, or brought wrong bytes.
 //! * [`reception`] — local copies, finishing, dropping a cacher's data.
+//! * [`sharing`] — receptions that want the same files: one fetches, the others copy.
 //! * [`generate`] — gentask jobs. * [`upkeep`] — retention. * [`thrift`] — a database that somebody holds.
 
 pub mod conductor;
@@ -17,6 +18,7 @@ mod reception;
 mod repair;
 mod results;
 mod sampler;
+mod sharing;
 mod thrift;
 mod upkeep;
 

@@ -4,12 +4,20 @@ use super::conductor::{Conductor, Report};
 use super::legs::Plan;
 use super::{Node, repair};
 use crate::assembly::{self, Assembly};
-use crate::error::{Fault, FaultClass};
+use crate::error::{Fault, FaultClass, io_fault};
+use crate::model::ranges::RangeSet;
 use crate::model::task::{LegState, NodeType, TaskState};
+use crate::package::in_place;
+use crate::package::scan::is_unchanged;
 use crate::store::events::Level;
+use crate::store::library::LibraryFile;
+use crate::store::task_files::FileProgress;
 use crate::store::tasks::TaskRow;
+use crate::transport::FileMeta;
 use crate::views;
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +30,7 @@ impl Conductor {
     /// the others.
     pub(super) async fn look_after_assemblies(&mut self) -> Result<(), Fault> {
         for row in self.node.store.live_tasks().await?.into_iter().filter(|t| t.state == TaskState::Downloading) {
-            if self.finishing.contains(&row.id) || assembly::already_renamed(&row) {
+            if self.finishing.contains_key(&row.id) || assembly::already_renamed(&row) {
                 continue;
             }
             let name = row.name.to_string();
@@ -35,6 +43,9 @@ impl Conductor {
 
     async fn look_after(&mut self, row: TaskRow) -> Result<(), Fault> {
         let task = row.id;
+        if self.lies_in_place(&row).await? {
+            return Ok(());
+        }
         let assembly = match self.open_assembly(&row).await {
             Ok(a) => a,
             Err(fault) if fault.is_transient() => return Err(fault),
@@ -51,6 +62,32 @@ impl Conductor {
             return self.move_task(task, TaskState::Downloading, TaskState::DownloadError, &error).await;
         }
         self.follow_spans(task).await
+    }
+
+    /// Does the package lie where it is to be received? Then no staging directory is needed.
+    pub(super) async fn lies_in_place(&mut self, row: &TaskRow) -> Result<bool, Fault> {
+        self.in_place.remove(&row.id);
+        if self.assemblies.contains_key(&row.id) || self.node.config.current().servertype == NodeType::Cacher {
+            return Ok(false);
+        }
+        let spans = self.node.store.task_spans(row.id).await?;
+        if spans.iter().any(|s| s.method.is_some()) {
+            return Ok(false);
+        }
+        let files = self.node.store.task_files(row.id).await?;
+        let exact = !views::is_master(&self.node.store, &row.store_path).await?;
+        let single = Plan::load(&self.node.store, row.clone()).await?.file.is_single();
+        let target = row.store_path.clone();
+        let lies = tokio::task::spawn_blocking(move || {
+            let files = files.iter().map(|f| (&f.path, f.size, f.local_source.as_deref()));
+            in_place::lies_in_place(&target, single, exact, files)
+        })
+        .await
+        .map_err(|e| Fault::local(format!("looking at the package: {e}")))?;
+        if lies {
+            self.in_place.insert(row.id);
+        }
+        Ok(lies)
     }
 
     /// A leg that was done, but whose bytes are not there any more (staged files were removed by hand), starts again.
@@ -84,7 +121,7 @@ impl Conductor {
             .assemblies
             .keys()
             .copied()
-            .filter(|id| !live.contains(id) && !self.copying.contains_key(id) && !self.finishing.contains(id))
+            .filter(|id| !live.contains(id) && !self.copying.contains_key(id) && !self.finishing.contains_key(id))
             .filter(|id| !self.running.keys().any(|(task, _)| task == id))
             .collect();
         for id in idle {
@@ -110,7 +147,7 @@ impl Conductor {
         for entry in entries.flatten() {
             let id = entry.file_name().to_str().and_then(|n| n.rsplit('.').next()?.parse::<i64>().ok());
             let Some(id) = id else { continue }; // not ours
-            let in_use = self.assemblies.contains_key(&id) || self.finishing.contains(&id) || self.copying.contains_key(&id);
+            let in_use = self.assemblies.contains_key(&id) || self.finishing.contains_key(&id) || self.copying.contains_key(&id);
             if in_use || self.node.config.current().keeppartial {
                 continue;
             }
@@ -131,13 +168,16 @@ impl Conductor {
 
     pub(super) async fn copy_local(&mut self, task: i64) -> Result<(), Fault> {
         let row = self.row(task).await?;
-        let assembly = self.open_assembly(&row).await?;
+        let assembly = if self.in_place.contains(&task) { None } else { Some(self.open_assembly(&row).await?) };
         let plan = Plan::load(&self.node.store, row).await?;
         let stop = CancellationToken::new();
         self.copying.insert(task, stop.clone());
         let (node, results) = (Arc::clone(&self.node), self.results.clone());
         tokio::spawn(async move {
-            let outcome = copy_all(&node, &plan, &assembly, &stop).await;
+            let outcome = match assembly {
+                Some(assembly) => copy_all(&node, &plan, &assembly, &stop).await,
+                None => take_as_it_lies(&node, &plan, &stop).await,
+            };
             let _ = results.send(Report::Copied { task, outcome }).await;
         });
         Ok(())
@@ -146,7 +186,7 @@ impl Conductor {
     pub(super) async fn finish(&mut self, task: i64) -> Result<(), Fault> {
         let row = self.row(task).await?;
         let assembly = self.assemblies.remove(&task);
-        self.finishing.insert(task);
+        self.finishing.insert(task, assembly.clone());
         let (node, results) = (Arc::clone(&self.node), self.results.clone());
         tokio::spawn(async move {
             let outcome = finish_reception(&node, row, assembly).await;
@@ -157,6 +197,8 @@ impl Conductor {
 
     pub(super) async fn reception_ended(&mut self, task: i64, outcome: Result<bool, Fault>) -> Result<(), Fault> {
         self.finishing.remove(&task);
+        self.in_place.remove(&task);
+        self.sharing.look.extend(self.assemblies.keys());
         let row = self.row(task).await?;
         match outcome {
             Ok(moved) => {
@@ -190,21 +232,128 @@ impl Conductor {
     }
 }
 
-async fn copy_all(node: &Node, plan: &Plan, assembly: &Arc<Assembly>, stop: &CancellationToken) -> Result<(), Fault> {
+/// A file of this node that is copied from.
+pub(super) struct Source {
+    pub path: PathBuf,
+    /// The library knows it, and forgets it when it is not what it should be.
+    pub listed: bool,
+}
+
+/// A library file that can be used, as far as a look tells.
+pub(super) fn is_as_hashed(f: &LibraryFile) -> bool {
+    f.size > 0 && is_unchanged(&f.path, f.size, f.mtime_ns, f.inode)
+}
+
+/// Copies what is to be copied; a file of which no copy is good goes to a method.
+pub(super) async fn copy_all(node: &Node, plan: &Plan, assembly: &Arc<Assembly>, stop: &CancellationToken) -> Result<(), Fault> {
     for file in assembly.local_pending() {
-        let (a, s) = (Arc::clone(assembly), stop.clone());
-        let copied = tokio::task::spawn_blocking(move || a.copy_local(file, &s))
-            .await
-            .unwrap_or_else(|e| Err(Fault::local(format!("copying: {e}"))));
+        if let Err(fault) = copy_one(node, plan, assembly, file, stop).await? {
+            if !repair::hand_over(node, plan, &[file], None, &fault.message).await? {
+                return Err(fault);
+            }
+            assembly.forget_source(file);
+            assembly.reset(file, &[]).await?; // hashed from its beginning, whoever brings the rest
+        }
         if stop.is_cancelled() {
-            return Ok(());
+            break;
         }
-        let Err(fault) = copied else { continue };
-        if fault.class != FaultClass::Corrupt || !repair::hand_over(node, plan, &[file], None, &fault.message).await? {
-            return Err(fault);
-        }
-        repair::forget_source(node, assembly, file).await?;
     }
+    Ok(())
+}
+
+/// Copies a file from wherever this node has it. The inner fault: no copy is good.
+async fn copy_one(
+    node: &Node,
+    plan: &Plan,
+    assembly: &Arc<Assembly>,
+    file: u32,
+    stop: &CancellationToken,
+) -> Result<Result<(), Fault>, Fault> {
+    let (Some(noted), Some(meta)) = (assembly.local_source(file), plan.files.get(file as usize)) else { return Ok(Ok(())) };
+    let mut sources = VecDeque::from([Source { path: noted, listed: true }]);
+    let mut tried = HashSet::new();
+    let mut first = None;
+    loop {
+        let Some(source) = sources.pop_front() else {
+            if tried.len() > 1 {
+                break;
+            }
+            // The noted one is no good.
+            sources.extend(Conductor::sources(node, meta.sha1, meta.size).await?);
+            sources.retain(|s| !tried.contains(&s.path));
+            if sources.is_empty() {
+                break;
+            }
+            continue;
+        };
+        if !tried.insert(source.path.clone()) {
+            continue;
+        }
+        match assembly.copy(file, &source.path, stop).await {
+            Ok(_) => return Ok(Ok(())),
+            Err(fault) if fault.class == FaultClass::Corrupt => {
+                tracing::debug!(%fault, "a copy cannot be used");
+                if source.listed {
+                    node.store.forget_library_file(&source.path).await?;
+                }
+                first.get_or_insert(fault);
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(Err(first.unwrap_or_else(|| Fault::local("there is no copy"))))
+}
+
+/// Reads a package that lies where it is to be received. When all is right, it is noted as what a rename would have
+/// brought; a file that is wrong comes from elsewhere, and a master that is wrong is left alone.
+async fn take_as_it_lies(node: &Node, plan: &Plan, stop: &CancellationToken) -> Result<(), Fault> {
+    let (target, single) = (plan.task.store_path.clone(), plan.file.is_single());
+    let files: Vec<_> = plan.files.iter().map(|f| (f.path.clone(), f.size, f.sha1)).collect();
+    let (token, master) = (stop.clone(), views::is_master(&node.store, &target).await?);
+    let read = move || {
+        let wrong = in_place::verify_in_place(&target, single, &files, &token);
+        if wrong.as_ref().is_some_and(Vec::is_empty) && !single {
+            assembly::check_packing_list(&target, &files)?;
+        }
+        let inode = target.symlink_metadata().map_err(|e| io_fault("cannot look at", &target, &e))?.ino();
+        Ok::<_, Fault>((wrong, inode))
+    };
+    let (wrong, inode) =
+        tokio::task::spawn_blocking(read).await.unwrap_or_else(|e| Err(Fault::local(format!("reading the package: {e}"))))?;
+    let Some(wrong) = wrong else { return Ok(()) };
+    for (file, fault) in &wrong {
+        let place = plan.files.get(*file as usize).map(|f| in_place::place_of(&plan.task.store_path, single, &f.path));
+        node.store.forget_library_file(place.as_deref().unwrap_or(Path::new(""))).await?;
+        if master {
+            let text = format!(
+                "{}: this is a master of this node, nothing replaces it. Move it away, then receive again",
+                fault.message
+            );
+            return Err(Fault { message: text, ..fault.clone() });
+        }
+        if let (Some(meta), Some(place)) = (plan.files.get(*file as usize), &place) {
+            let others = Conductor::sources(node, meta.sha1, meta.size).await?;
+            if let Some(other) = others.into_iter().find(|s| s.path != *place && in_place::has_size(&s.path, meta.size)) {
+                node.store.copy_instead(plan.task.id, &[(*file, other.path)]).await?;
+                continue;
+            }
+        }
+        if !repair::hand_over(node, plan, &[*file], None, &fault.message).await? {
+            return Err(fault.clone());
+        }
+    }
+    if !wrong.is_empty() {
+        return Ok(());
+    }
+    let whole = |(n, f): (u32, &FileMeta)| {
+        let mut have = RangeSet::new();
+        have.insert(0..f.size);
+        FileProgress { idx: n, have, digest: None, digest_at: 0, verified: true }
+    };
+    let all: Vec<_> = (0u32..).zip(plan.files.iter()).map(whole).collect();
+    node.store.record_files(plan.task.id, &all).await?;
+    node.store.set_stage_inode(plan.task.id, inode).await?;
+    node.nudge.notify_one();
     Ok(())
 }
 

@@ -28,11 +28,23 @@ pub struct Gauge {
     sent: u64,
     rate: f64,
     at: Instant,
+    moved: Option<Instant>,
 }
 
 impl Gauge {
     pub fn new(counters: Arc<Counters>, spans: Vec<Span>, seeding: bool) -> Self {
-        Self { counters, spans, seeding, wire: 0, sent: 0, rate: 0.0, at: Instant::now() }
+        Self { counters, spans, seeding, wire: 0, sent: 0, rate: 0.0, at: Instant::now(), moved: Some(Instant::now()) }
+    }
+
+    /// After a failure only bytes are believed.
+    pub fn doubted(mut self) -> Self {
+        self.moved = None;
+        self
+    }
+
+    /// Did bytes move lately? A first try that has just begun counts.
+    pub fn moved_within(&self, time: Duration) -> bool {
+        self.moved.is_some_and(|at| at.elapsed() < time)
     }
 
     /// The figures since the last call.
@@ -43,6 +55,9 @@ impl Gauge {
         let add_wire = wire.saturating_sub(std::mem::replace(&mut self.wire, wire));
         let add_sent = sent.saturating_sub(std::mem::replace(&mut self.sent, sent));
         let moved = if self.seeding { add_sent } else { add_wire };
+        if moved > 0 {
+            self.moved = Some(self.at);
+        }
         let now = moved as f64 / elapsed.as_secs_f64().max(0.001);
         self.rate = if self.rate == 0.0 { now } else { self.rate + WEIGHT * (now - self.rate) };
         LegSample {

@@ -10,7 +10,8 @@ async fn with_leg(f: &Fixture, task: i64, method: Method) -> Conductor {
     c.open_assembly(&row).await.unwrap();
     let plan = Arc::new(f.plan(task).await);
     let gauge = Gauge::new(Arc::default(), plan.spans_of(method), false);
-    let leg = Leg { stop: CancellationToken::new(), gauge, purpose: Purpose::Fetch, plan, done_before: 0 };
+    let stop = CancellationToken::new();
+    let leg = Leg { stop, gauge, purpose: Purpose::Fetch, plan, leaves: HashSet::new(), done_before: 0 };
     c.running.insert((task, method), leg);
     f.node.store.set_leg(task, method, LegState::Running, "", 0, None).await.unwrap();
     c
@@ -138,4 +139,43 @@ async fn a_clock_that_is_set_back_does_not_stop_retries() {
         let snapshot = c.snapshot().await.unwrap();
         assert_eq!(snapshot.tasks[0].legs[0].retry_at, seen);
     }
+}
+
+/// Two receptions of the same bytes: one fetches, the other waits, and copies them wherever they are by then.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_reception_brings_is_copied() {
+    let f = Fixture::start().await;
+    let files = [given("a.mxf", Method::Cdn)];
+    let first = f.receive(&files, false).await;
+    let mut other = f.new_task(&files, false);
+    other.name = crate::model::ids::TaskName::parse("other.task.json").unwrap();
+    other.store_path = f.dir.path().join("dcp/Other");
+    let second = f.node.store.accept_task(&other, NOW).await.unwrap();
+    assert!(f.node.store.move_task(second, TaskState::Queues, TaskState::Downloading, "", NOW).await.unwrap());
+    let second = f.node.store.task(second).await.unwrap().unwrap();
+    let mut c = Conductor::new(Arc::clone(&f.node));
+    for row in [&first, &second] {
+        c.open_assembly(row).await.unwrap();
+    }
+    c.find_copies().await.unwrap();
+    let start = Action::StartLeg { task: first.id, method: Method::Cdn };
+    assert_eq!(decide(&c.snapshot().await.unwrap()), [start], "the second waits");
+
+    put(&c, first.id, 0, &files[0].bytes).await;
+    crate::work::fixture::until("the first is verified", || c.assemblies[&first.id].verified()).await;
+    assert!(!decide(&c.snapshot().await.unwrap()).contains(&Action::StartLeg { task: second.id, method: Method::Cdn }));
+    c.find_copies().await.unwrap();
+    assert_eq!(c.assemblies[&second.id].local_source(0), Some(c.assemblies[&first.id].staged(0)));
+    assert_eq!(f.legs(second.id).await, "cdn waiting 0");
+    assert_eq!(c.row(second.id).await.unwrap().bytes_local, 500);
+    assert!(decide(&c.snapshot().await.unwrap()).contains(&Action::CopyLocal { task: second.id }));
+
+    // The first is handed over before the second comes to copy.
+    c.assemblies[&first.id].sync().await.unwrap();
+    std::fs::create_dir_all(f.dir.path().join("dcp")).unwrap();
+    std::fs::rename(c.assemblies[&first.id].root(), &first.store_path).unwrap();
+    let plan = f.plan(second.id).await;
+    crate::work::reception::copy_all(&f.node, &plan, &c.assemblies[&second.id], &CancellationToken::new()).await.unwrap();
+    assert!(c.assemblies[&second.id].verified());
+    assert_eq!(f.node.store.refusals(second.id).await.unwrap(), []);
 }

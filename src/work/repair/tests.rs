@@ -101,10 +101,8 @@ async fn a_stale_library_file_is_copied_once_and_forgotten() {
     f.node.store.put_package(&package, &[row], 1).await.unwrap();
     let task = f.receive(&[file], true).await;
     let assembly = Assembly::open(task.id, &f.node.staging(&task), &f.node.store, f.node.nudge.clone()).await.unwrap();
-    assembly.copy_local(0, &CancellationToken::new()).unwrap();
-    until("the copy is found wrong", || assembly.verdict(0) == FileVerdict::Wrong).await;
     let plan = f.plan(task.id).await;
-    assert_eq!(repair_wrong_files(&f.node, &plan, &assembly).await.unwrap(), None);
+    crate::work::reception::copy_all(&f.node, &plan, &assembly, &CancellationToken::new()).await.unwrap();
     assert!(assembly.local_pending().is_empty(), "it would be copied again");
     assert_eq!(assembly.missing(&plan.spans[0].span), [0..500]);
     assert_eq!(f.node.store.task_spans(task.id).await.unwrap()[0].method, Some(Method::Obs), "whom the sender meant");
