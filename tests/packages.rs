@@ -160,7 +160,7 @@ async fn a_receiver_copies_what_a_packing_list_claims_and_believes_none() {
     world.assert_delivered(&package);
     let path = sound.display();
     assert_eq!(receiver.number(&format!("select count(*) from v_library where path = '{path}'")).await, 0);
-    assert!(receiver.events(&task).await.contains("wrong SHA-1 from the library"), "{}", receiver.events(&task).await);
+    assert!(receiver.events(&task).await.contains(&format!("wrong SHA-1 in {path}")), "{}", receiver.events(&task).await);
 
     // Who empties the hash table means all of the library.
     assert!(receiver.number(claimed).await > 0);

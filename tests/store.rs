@@ -513,3 +513,19 @@ async fn ten_thousand_files_are_recorded_in_bounded_time() {
     assert!(start.elapsed() < Duration::from_secs(15), "took {:?}: nobody else can write meanwhile", start.elapsed());
     assert!(store.task_files(id).await.unwrap().iter().all(|f| f.verified && f.digest_at == 1));
 }
+
+#[tokio::test]
+async fn who_gives_way_sees_what_moves_bytes() {
+    let (_dir, store) = open().await;
+    let id = store.accept_task(&film(), 1).await.unwrap();
+    let mut db = raw(&store).await;
+    let mut set = async |sql: String| {
+        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut db).await.unwrap();
+        store.is_delivering().await.unwrap()
+    };
+    assert!(!set(format!("update legs set state = 'running', rate = 0 where task_id = {id}")).await, "an idle seed");
+    assert!(set(format!("update legs set rate = 1 where task_id = {id}")).await);
+    assert!(!set(format!("update legs set state = 'waiting' where task_id = {id}")).await, "the rate of before");
+    let job = "insert into generations (dcppath, taskfile, request, state, created_at) values ('/p', 't', '{}', 'running', 1)";
+    assert!(set(job.into()).await, "gentask hashes");
+}
