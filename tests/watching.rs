@@ -147,7 +147,7 @@ async fn on_xfs_and_on_a_file_system_that_is_mounted_below() {
     // One more, below the library: it is watched, too, once it is seen.
     let at = world.sender.store().join("disk");
     fs::create_dir_all(&at).expect("directory");
-    let Some(_below) = Mounted::at(&at, world.dir.path(), "mkfs.ext4", "ext4") else { return };
+    let Some(below) = Mounted::at(&at, world.dir.path(), "mkfs.ext4", "ext4") else { return };
     let watches = "select group_concat(filesystem || ' ' || method) from (select * from v_watches order by root)";
     until("the new disk is watched", PATIENCE, async || {
         (world.sender.sql(watches).await[0][0] == "xfs fanotify,ext4 fanotify").then_some(())
@@ -155,6 +155,21 @@ async fn on_xfs_and_on_a_file_system_that_is_mounted_below() {
     .await;
     fs::write(at.join("a.mxf"), "on a disk of its own").expect("file");
     agrees(&world.sender, "a file on the new disk is hashed").await;
+
+    // The disk is gone, also over a restart: what it holds is not forgotten, and not hashed again when it is back.
+    let hashed = world.sender.sql("select * from v_library where path like '%/disk/%'").await;
+    world.sender.kill();
+    drop(below);
+    fs::write(world.sender.store().join("b.mxf"), "something else").expect("file");
+    world.sender.start().await;
+    let missing = "select count(*) from v_watches where why like 'not mounted%'";
+    until("the disk is missed", PATIENCE, async || (world.sender.number(missing).await == 1).then_some(())).await;
+    let beside = "select count(*) from v_library where path like '%/b.mxf'";
+    until("the library was compared", PATIENCE, async || (world.sender.number(beside).await == 1).then_some(())).await;
+    assert_eq!(world.sender.sql("select * from v_library where path like '%/disk/%'").await, hashed);
+    // Without its directory it is meant.
+    fs::remove_dir(&at).expect("directory");
+    agrees(&world.sender, "it is forgotten").await;
     world.sender.kill();
 }
 

@@ -12,6 +12,7 @@ mod callers;
 mod memory;
 mod network;
 mod rivals;
+#[allow(dead_code, reason = "the rows of the library are of other kinds")]
 mod table;
 
 use bft2::cli::amount::{human, size};

@@ -23,13 +23,18 @@ impl Row {
             seconds(ours),
             format!("{} {rival}", seconds(theirs)),
             format!("{ratio:.2}"),
-            format!("{limit}"),
+            format!("{limit:.2}"),
             ratio <= limit,
         )
     }
 
     pub fn at_most(what: &str, ours: Duration, limit: Duration) -> Self {
         Self::new(what, seconds(ours), String::new(), String::new(), seconds(limit), ours <= limit)
+    }
+
+    /// Bytes of memory against a limit.
+    pub fn memory_at_most(what: &str, ours: u64, limit: u64) -> Self {
+        Self::new(what, human(ours), String::new(), String::new(), human(limit), ours <= limit)
     }
 
     /// A latency, in milliseconds.

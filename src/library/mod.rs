@@ -33,6 +33,7 @@ use packages::Packages;
 use place::Place;
 pub use queue::Waiting;
 pub use scan::{NotScanned, Scanned};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
@@ -50,6 +51,8 @@ pub struct Library {
     scans: Mutex<String>,
     /// What a watch has seen and nobody has looked at.
     touched: Arc<Touched>,
+    /// Where file systems of the library were mounted that are not there now: what they hold is not gone.
+    away: std::sync::Mutex<Vec<PathBuf>>,
     packages: Packages,
     dealt: table::Dealt,
 }
@@ -60,7 +63,8 @@ impl Library {
         let packages = Packages::new(store.clone(), place.clone(), clock.clone());
         let touched = Arc::new(Touched::new(place.base.clone()));
         let (queued, scans, dealt) = (Notify::new(), Mutex::default(), table::Dealt::new());
-        Self { store, config, clock, place, queued, scans, touched, packages, dealt }
+        let away = std::sync::Mutex::default();
+        Self { store, config, clock, place, queued, scans, touched, away, packages, dealt }
     }
 
     /// Watches, hashes, exports and takes in until stopped.

@@ -310,9 +310,12 @@ impl<'a> Sorter<'a> {
         self.flush().await?;
         for ids in self.missing.chunks(BATCH) {
             let rows = self.library.store.library_paths(ids).await?;
-            let place = self.library.place.clone();
+            let (place, away) = (self.library.place.clone(), self.library.away());
             let gone: Vec<i64> = blocking(move || {
-                Ok(rows.into_iter().filter(|(_, path)| is_gone(&place, path)).map(|(id, _)| id).collect::<Vec<_>>())
+                let away: Vec<PathBuf> = away.into_iter().filter(|dir| is_empty(dir)).collect();
+                let is_away = |path: &str| away.iter().any(|dir| Path::new(path).starts_with(dir));
+                let gone = rows.into_iter().filter(|(_, path)| !is_away(path) && is_gone(&place, path));
+                Ok(gone.map(|(id, _)| id).collect::<Vec<_>>())
             })
             .await?;
             if !gone.is_empty() {
@@ -352,6 +355,11 @@ fn root_of(place: &Place, path: Option<String>) -> Result<(PathBuf, Metadata), S
         true => Ok((path.into(), meta)),
         false => Err(format!("{path} is neither a directory nor a plain file: symbolic links are not followed")),
     }
+}
+
+/// A directory without anything in it. Blocks.
+pub(super) fn is_empty(dir: &Path) -> bool {
+    std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// Only what is certain: what cannot be looked at may be there. Blocks.

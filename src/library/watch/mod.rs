@@ -12,7 +12,7 @@ mod inotify;
 mod mounts;
 pub mod touched;
 
-use super::scan::NotScanned;
+use super::scan::{NotScanned, is_empty};
 use super::{Library, blocking};
 use crate::config::WatchMethod;
 use crate::error::Fault;
@@ -21,6 +21,8 @@ use crate::store::library_watch::WatchRow;
 use fanotify::{Fanotify, Seen};
 use inotify::Inotify;
 use mounts::{Mount, mounts};
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -148,7 +150,8 @@ impl Library {
                 Ok((found, watches))
             })
             .await?;
-            let rows: Vec<WatchRow> = watches.iter().map(|w| w.row.clone()).collect();
+            let mut rows: Vec<WatchRow> = watches.iter().map(|w| w.row.clone()).collect();
+            rows.extend(self.look_for_missing(&rows).await?);
             self.store.put_watches(&rows, self.clock.now_ms()).await?;
             for row in &rows {
                 let because = if row.why.is_empty() { String::new() } else { format!(" ({})", row.why) };
@@ -163,6 +166,30 @@ impl Library {
                 changed = self.changed_mounts(&found) => changed?,
             }
         }
+    }
+
+    /// File systems that were watched before and whose directory is empty now: they are not mounted, and what they hold is
+    /// not forgotten. Whoever means it removes the directory, or puts something into it.
+    async fn look_for_missing(&self, mounted: &[WatchRow]) -> Result<Vec<WatchRow>, Fault> {
+        let mut known = self.store.watches().await?;
+        known.retain(|old| mounted.iter().all(|now| now.root != old.root));
+        let missing = blocking(move || {
+            known.retain(|w| is_empty(Path::new(&w.root)));
+            Ok(known)
+        })
+        .await?;
+        let why = "not mounted: what it holds is not forgotten".to_owned();
+        let missing: Vec<WatchRow> = missing
+            .into_iter()
+            .map(|w| WatchRow { method: "off".into(), why: why.clone(), changes: 0, overflows: 0, ..w })
+            .collect();
+        *self.away.lock().unwrap_or_else(PoisonError::into_inner) = missing.iter().map(|w| PathBuf::from(&w.root)).collect();
+        Ok(missing)
+    }
+
+    /// Where file systems of the library are missing.
+    pub(super) fn away(&self) -> Vec<PathBuf> {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Returns when the file systems below the library are others than these, or the configuration wants another watch.
@@ -261,6 +288,6 @@ impl Library {
     }
 }
 
-fn look_for_mounts(base: &std::path::Path) -> Result<Vec<Mount>, Fault> {
+fn look_for_mounts(base: &Path) -> Result<Vec<Mount>, Fault> {
     mounts(base).map_err(|e| crate::error::io_fault("cannot look at the library", base, &e))
 }
