@@ -9,6 +9,7 @@ CREATE TABLE library_queue (
     size         INTEGER,                            -- as it was seen; NULL: a line does not tell
     mtime_ns     INTEGER,
     inode        INTEGER,
+    ctime_ns     INTEGER,
     anew         INTEGER NOT NULL DEFAULT 0 CHECK (anew IN (0, 1)),  -- hash it even if its row still fits
     due_at       INTEGER NOT NULL DEFAULT 0,         -- not before: it has to be quiet first
     waits        TEXT NOT NULL DEFAULT '' CHECK (waits IN ('', 'written', 'quiet')),  -- open for writing; nobody can tell
@@ -18,6 +19,11 @@ CREATE TABLE library_queue (
 INSERT INTO library_queue (path, listed, size) SELECT path, listed, size FROM library_queue_before;
 DROP TABLE library_queue_before;
 CREATE INDEX library_queue_by_due ON library_queue (due_at);
+
+-- Time of the last change of anything about the file, and of its making; 0: not known yet. The first betrays a file that
+-- was written and given its old time back, the second tells a renamed file from another one that got its inode.
+ALTER TABLE library_files ADD COLUMN ctime_ns INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE library_files ADD COLUMN born_ns INTEGER NOT NULL DEFAULT 0;
 
 -- A file that was renamed is found by its inode.
 CREATE INDEX library_files_by_inode ON library_files (inode);

@@ -10,7 +10,7 @@ use bft2::store::generations::GenerationState;
 use bft2::store::hashtable::FileStamp;
 use bft2::store::legs::LegSample;
 use bft2::store::library::{LibraryFile, PackageRow};
-use bft2::store::library_queue::{Put, QueueLength, QueuedFile, Wait};
+use bft2::store::library_queue::{HashedFile, Put, QueueLength, QueuedFile, Wait};
 use bft2::store::task_files::FileProgress;
 use bft2::store::tasks::{NewSpan, NewTask};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -371,7 +371,8 @@ async fn queued_files_become_rows_once() {
     assert_eq!(due(1).await, [line("/p/film/a", b), line("/p/film/b", a)]);
 
     let file = |path: &str, sha1| LibraryFile { path: path.into(), size: 1, mtime_ns: 2, inode: 3, sha1 };
-    let put = async |path: &str, sha1, due_at| store.put_hashed_files(&[(file(path, sha1), due_at)], 5).await.unwrap();
+    let hashed = |path: &str, sha1| HashedFile { file: file(path, sha1), ctime_ns: 4, born_ns: 1 };
+    let put = async |path: &str, sha1, due_at| store.put_hashed_files(&[(hashed(path, sha1), due_at)], 5).await.unwrap();
     assert_eq!(put("/p/film/a", a, 0).await, [Put::Done]);
     assert_eq!(put("/p/film/a", b, 0).await, [Put::Outdated], "it is not in the queue any more");
     assert_eq!(store.library_below(Path::new("/p/film")).await.unwrap(), [file("/p/film/a", a)]);
@@ -389,7 +390,7 @@ async fn queued_files_become_rows_once() {
 
     // A scan knows how a file looks and no digest; what a line said stays. Told again, it keeps its time; changed, it waits
     // anew, and what was hashed meanwhile does not count.
-    let stamp = |size| Some(FileStamp { size, mtime_ns: 8, inode: 9 });
+    let stamp = |size| Some(FileStamp { size, mtime_ns: 8, inode: 9, ctime_ns: 10 });
     let found = QueuedFile { path: "/elsewhere".into(), listed: None, stamp: stamp(7), anew: false, due_at: 500 };
     assert_eq!(store.queue_library_files(std::slice::from_ref(&found)).await.unwrap(), 0);
     let other = QueuedFile { path: "/a".into(), ..found.clone() };
@@ -406,7 +407,11 @@ async fn queued_files_become_rows_once() {
     assert_eq!(due(900 - 7 * 24 * 3_600_000).await.len(), 3);
 
     store
-        .postpone_queued_files(&[("/a".into(), 900, FileStamp { size: 8, mtime_ns: 8, inode: 9 })], Wait::Written, 950)
+        .postpone_queued_files(
+            &[("/a".into(), 900, FileStamp { size: 8, mtime_ns: 8, inode: 9, ctime_ns: 10 })],
+            Wait::Written,
+            950,
+        )
         .await
         .unwrap();
     assert_eq!(due(900).await.len(), 2);

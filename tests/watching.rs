@@ -156,17 +156,27 @@ async fn on_xfs_and_on_a_file_system_that_is_mounted_below() {
     fs::write(at.join("a.mxf"), "on a disk of its own").expect("file");
     agrees(&world.sender, "a file on the new disk is hashed").await;
 
-    // The disk is gone, also over a restart: what it holds is not forgotten, and not hashed again when it is back.
+    // The disk is taken away while the service runs, which holds nothing of it; what it holds is not forgotten, also over a
+    // restart, and not hashed again when it is back.
     let hashed = world.sender.sql("select * from v_library where path like '%/disk/%'").await;
-    world.sender.kill();
-    drop(below);
-    fs::write(world.sender.store().join("b.mxf"), "something else").expect("file");
-    world.sender.start().await;
+    let umount = || Command::new("umount").arg(&at).output().is_ok_and(|o| o.status.success()).then_some(());
+    until("it can be unmounted", PATIENCE, async || umount()).await;
     let missing = "select count(*) from v_watches where why like 'not mounted%'";
     until("the disk is missed", PATIENCE, async || (world.sender.number(missing).await == 1).then_some(())).await;
+    world.sender.kill();
+    fs::write(world.sender.store().join("b.mxf"), "something else").expect("file");
+    world.sender.start().await;
     let beside = "select count(*) from v_library where path like '%/b.mxf'";
     until("the library was compared", PATIENCE, async || (world.sender.number(beside).await == 1).then_some(())).await;
     assert_eq!(world.sender.sql("select * from v_library where path like '%/disk/%'").await, hashed);
+    assert!(below.mount());
+    until("the disk is watched again", PATIENCE, async || {
+        (world.sender.sql(watches).await[0][0] == "xfs fanotify,ext4 fanotify").then_some(())
+    })
+    .await;
+    agrees(&world.sender, "all is as it was").await;
+    assert_eq!(world.sender.sql("select * from v_library where path like '%/disk/%'").await, hashed);
+    until("it can be unmounted again", PATIENCE, async || umount()).await;
     // Without its directory it is meant.
     fs::remove_dir(&at).expect("directory");
     agrees(&world.sender, "it is forgotten").await;
@@ -248,6 +258,8 @@ async fn lost_events_are_counted_and_made_up_for() {
 /// A file system in a file.
 struct Mounted {
     at: PathBuf,
+    image: PathBuf,
+    kind: String,
     dir: Option<tempfile::TempDir>,
 }
 
@@ -264,18 +276,19 @@ impl Mounted {
     fn at(at: &Path, scratch: &Path, mkfs: &str, kind: &str) -> Option<Self> {
         let image = scratch.join(format!("{kind}.img"));
         fs::File::create(&image).and_then(|f| f.set_len(400 << 20)).expect("image");
-        let run = |program: &str, args: &[&std::ffi::OsStr]| {
-            let out = Command::new(program).args(args).output();
-            out.as_ref().is_ok_and(|o| o.status.success()).then_some(()).ok_or_else(|| format!("{program}: {out:?}"))
-        };
-        let made = run(mkfs, &["-q".as_ref(), image.as_os_str()]).and_then(|()| {
-            run("mount", &["-t".as_ref(), kind.as_ref(), "-o".as_ref(), "loop".as_ref(), image.as_os_str(), at.as_os_str()])
-        });
-        if let Err(why) = made {
-            eprintln!("skipped: no {kind} to be had here: {why}");
-            return None;
+        let mounted = Self { at: at.to_owned(), image, kind: kind.to_owned(), dir: None };
+        let made = Command::new(mkfs).arg("-q").arg(&mounted.image).output().is_ok_and(|o| o.status.success());
+        if made && mounted.mount() {
+            return Some(mounted);
         }
-        Some(Self { at: at.to_owned(), dir: None })
+        eprintln!("skipped: no {kind} to be had here");
+        None
+    }
+
+    fn mount(&self) -> bool {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", &self.kind, "-o", "loop"]).arg(&self.image).arg(&self.at);
+        mount.output().is_ok_and(|o| o.status.success())
     }
 }
 

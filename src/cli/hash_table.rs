@@ -12,6 +12,8 @@ use std::io::{BufRead, BufReader, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Damaged files that are named at most: a page of events.
+const MOST: usize = 500;
 /// Lines are sent in parts of this size: the service takes a megabyte at a time.
 const PART: usize = 256 << 10;
 /// Bytes of a line, at most: what is longer is no line of a table.
@@ -62,15 +64,16 @@ impl VerifyArgs {
             match client.scan(&request).await? {
                 Scanned::Busy(_) if !self.no_wait => tokio::time::sleep(Duration::from_secs(1)).await,
                 Scanned::Busy(why) => return Err(Failure::new(Exit::NotFinished, why)),
-                Scanned::Late(_) => break 0,
+                Scanned::Late(_) => break None,
                 Scanned::Done(raw) => {
                     let scanned: Value = serde_json::from_str(&raw).unwrap_or_default();
-                    break scanned["queued"].as_u64().unwrap_or(0);
+                    break scanned["queued"].as_u64();
                 }
             }
         };
+        let read = files.map_or_else(|| "all files".to_owned(), |n| format!("{n} files"));
         if self.no_wait {
-            println!("{files} files are being read again: bftv2 hash status");
+            println!("{read} are being read again: bftv2 hash status");
             return Ok(Exit::Ok);
         }
         let bars = Bars::new(Plain::Error);
@@ -84,7 +87,8 @@ impl VerifyArgs {
             for event in damaged.iter().rev() {
                 println!("{}", event["text"].as_str().unwrap_or_default());
             }
-            println!("{files} files read, {} damaged", damaged.len());
+            let more = if damaged.len() >= MOST { " or more: see the events" } else { "" };
+            println!("{read} read, {} damaged{more}", damaged.len());
         }
         Ok(if damaged.is_empty() { Exit::Ok } else { Exit::Refused })
     }
@@ -92,7 +96,7 @@ impl VerifyArgs {
 
 /// The newest events about damage, newest first.
 async fn damages(client: &Client) -> Result<Vec<Value>, Failure> {
-    let text = client.resource(client.url("v1/events?kind=damaged&limit=500")?).await?.unwrap_or_default();
+    let text = client.resource(client.url(&format!("v1/events?kind=damaged&limit={MOST}"))?).await?.unwrap_or_default();
     let page: Value = serde_json::from_str(&text).unwrap_or_default();
     Ok(page["items"].as_array().cloned().unwrap_or_default())
 }
@@ -104,7 +108,8 @@ impl ExportArgs {
         let files = match &self.file {
             None => export(&client, below.as_deref(), &mut std::io::stdout().lock()).await?,
             Some(file) => {
-                let part = file.with_extension("part");
+                let name = file.file_name().ok_or_else(|| Failure::usage(format!("{} is no file", file.display())))?;
+                let part = file.with_file_name(format!(".{}.part", name.to_string_lossy()));
                 let failed = |e: std::io::Error| Failure::local(format!("cannot write {}: {e}", file.display()));
                 let mut out = std::fs::File::create(&part).map(std::io::BufWriter::new).map_err(failed)?;
                 let written = export(&client, below.as_deref(), &mut out).await.and_then(|n| {

@@ -11,6 +11,7 @@ use crate::package::digest::Sha1State;
 use crate::package::scan::ScannedFile;
 use crate::store::hashtable::FileStamp;
 use crate::store::library::LibraryFile;
+use crate::store::library_queue::HashedFile;
 use rustix::fs::OFlags;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -63,7 +64,7 @@ pub struct Known {
 /// What became of it.
 #[derive(Debug)]
 pub enum Hashed {
-    Done(LibraryFile),
+    Done(HashedFile),
     /// It looks as it is known.
     Known,
     /// Somebody has it open for writing.
@@ -79,7 +80,7 @@ pub enum Hashed {
 
 impl FileStamp {
     fn of_scanned(file: &ScannedFile) -> Self {
-        Self { size: file.size, mtime_ns: file.mtime_ns, inode: file.inode }
+        Self { size: file.size, mtime_ns: file.mtime_ns, inode: file.inode, ctime_ns: file.ctime_ns }
     }
 }
 
@@ -100,7 +101,7 @@ impl Place {
         }
         let scanned = ScannedFile::new(rel.clone(), &before);
         let stamp = FileStamp::of_scanned(&scanned);
-        if known.fits == Some(stamp) {
+        if known.fits.is_some_and(|row| row.fits(&stamp)) {
             return Ok(Hashed::Known);
         }
         match has_writer(&file) {
@@ -137,14 +138,18 @@ impl Place {
         if !unchanged {
             return Ok(Hashed::Changed(FileStamp::of_scanned(&ScannedFile::new(rel.clone(), &after))));
         }
-        Ok(Hashed::Done(LibraryFile {
-            path,
-            size: stamp.size,
-            mtime_ns: stamp.mtime_ns,
-            inode: stamp.inode,
-            sha1: state.finish(),
-        }))
+        let (mtime_ns, inode) = (stamp.mtime_ns, stamp.inode);
+        // Of before: a change since then is seen as one.
+        let (ctime_ns, born_ns) = (stamp.ctime_ns, born_ns(&before));
+        let file = LibraryFile { path, size: stamp.size, mtime_ns, inode, sha1: state.finish() };
+        Ok(Hashed::Done(HashedFile { file, ctime_ns, born_ns }))
     }
+}
+
+/// When a file was made (nanoseconds since 1970); 0: its file system does not tell.
+pub fn born_ns(meta: &std::fs::Metadata) -> i64 {
+    let since = meta.created().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+    since.and_then(|d| i64::try_from(d.as_nanos()).ok()).unwrap_or(0)
 }
 
 /// Reads a file from a position to its end, not far beyond `size` when it grows, and hands over block after block until
@@ -338,10 +343,10 @@ mod tests {
         let place = place(&base);
 
         let Hashed::Done(row) = hash(&place, "film/a").unwrap() else { panic!("not hashed") };
-        assert_eq!((row.path, row.size), (base.join("film/a"), 3));
-        assert_eq!(row.sha1.to_string(), "a9993e364706816aba3e25717850c26c9cd0d89d");
+        assert_eq!((row.file.path, row.file.size), (base.join("film/a"), 3));
+        assert_eq!(row.file.sha1.to_string(), "a9993e364706816aba3e25717850c26c9cd0d89d");
         let Hashed::Done(row) = hash(&place, "film/empty").unwrap() else { panic!("not hashed") };
-        assert_eq!(row.sha1.to_string(), "da39a3ee5e6b4b0d3255bfef95601890afd80709");
+        assert_eq!(row.file.sha1.to_string(), "da39a3ee5e6b4b0d3255bfef95601890afd80709");
         for bad in ["film/inner", "film/pipe", "film"] {
             assert!(hash(&place, bad).is_err(), "{bad} was hashed");
         }
@@ -374,7 +379,7 @@ mod tests {
         let Hashed::Done(row) = hash(&place, "a").unwrap() else { panic!("not hashed") };
         let mut whole = Sha1State::new();
         whole.update(&bytes);
-        assert_eq!(row.sha1, whole.finish());
+        assert_eq!(row.file.sha1, whole.finish());
         // Stopped in the middle, it tells how far it is, and goes on there.
         let mut file = File::open(dir.path().join("a")).unwrap();
         let mut blocks = 0;
@@ -393,14 +398,15 @@ mod tests {
         std::fs::write(&path, vec![7; 3 << 20]).unwrap();
         let place = place(dir.path());
         let Hashed::Done(whole) = hash(&place, "a").unwrap() else { panic!("not hashed") };
-        let stamp = FileStamp { size: whole.size, mtime_ns: whole.mtime_ns, inode: whole.inode };
+        let (ctime_ns, whole) = (whole.ctime_ns, whole.file);
+        let stamp = FileStamp { size: whole.size, mtime_ns: whole.mtime_ns, inode: whole.inode, ctime_ns };
         // A state that is not of these bytes shows where the reading began.
         let mut state = Sha1State::new();
         state.update(&vec![8; 1 << 20]);
         let resumed = |stamp| {
             let known = Known { midway: Some(Midway { stamp, state: state.clone() }), ..Known::default() };
             match hash_with(&place, "a", known, &Pace::default()) {
-                Ok(Hashed::Done(file)) => file.sha1,
+                Ok(Hashed::Done(hashed)) => hashed.file.sha1,
                 other => panic!("not hashed: {other:?}"),
             }
         };
@@ -408,6 +414,7 @@ mod tests {
         expected.update(&vec![7; 2 << 20]);
         assert_eq!(resumed(stamp), expected.finish());
         assert_eq!(resumed(FileStamp { mtime_ns: stamp.mtime_ns - 1, ..stamp }), whole.sha1);
+        assert_eq!(resumed(FileStamp { ctime_ns: stamp.ctime_ns - 1, ..stamp }), whole.sha1);
 
         let known = Known { fits: Some(stamp), ..Known::default() };
         assert!(matches!(hash_with(&place, "a", known, &Pace::default()), Ok(Hashed::Known)));

@@ -26,12 +26,13 @@ impl Library {
     /// Takes lines in. Nothing is forgotten; what a line says is compared and never believed.
     pub async fn import(&self, lines: Vec<String>) -> Result<Imported, Fault> {
         let (mut files, mut refused) = (Vec::new(), Tally::default());
+        let due_at = self.clock.now_ms();
         for (number, line) in (1u64..).zip(&lines) {
             match parse_line(line.trim_end_matches('\n').as_bytes()) {
                 Line::Blank => {}
                 Line::Odd => refused.add(|| format!("line {number}: not <40 hex digits><two blanks><absolute path>")),
                 Line::File { sha1, path } => match self.place.admit(&path) {
-                    Ok(_) => files.push(QueuedFile { path, listed: Some(sha1), stamp: None, anew: false, due_at: 0 }),
+                    Ok(_) => files.push(QueuedFile { path, listed: Some(sha1), stamp: None, anew: false, due_at }),
                     Err(why) => refused.add(|| format!("{}: {why}", path.escape_debug())),
                 },
             }

@@ -2,9 +2,10 @@
 //!
 //! * [`watch`] — what touches files below `basedatapath` is seen: fanotify, else inotify, else looking now and then.
 //! * [`scan`] — what was touched, or everything, is compared with the rows. New, changed, renamed, gone.
+//! * [`sort`] — what a look at the disk means for the rows. [`walk`] — what lies on the disk.
 //! * [`queue`] — what is new or has changed is hashed when it has settled: nobody writes, and it was quiet for a while.
 //! * [`table`] — `hashtable.txt`: the library as a file, written from the database; edits by another hand are taken in.
-//! * [`place`] — which files may be in the library. [`hash`] — the digest of one. [`walk`] — what lies on the disk.
+//! * [`place`] — which files may be in the library. [`hash`] — the digest of one.
 //! * [`packages`] — which of its directories are packages, and whether these are what their documents say.
 //!
 //! Rows are `store::library`'s. Nothing here knows tasks or transports; a row says what was hashed here and how the file
@@ -16,6 +17,7 @@ pub mod packages;
 pub mod place;
 mod queue;
 mod scan;
+mod sort;
 pub mod table;
 mod tally;
 #[cfg(test)]
@@ -28,16 +30,21 @@ use crate::config::ConfigHandle;
 use crate::error::Fault;
 use crate::store::Store;
 use crate::store::events::Level;
+use crate::store::hashtable::FileStamp;
 pub use import::Imported;
 use packages::Packages;
 use place::Place;
 pub use queue::Waiting;
 pub use scan::{NotScanned, Scanned};
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 use watch::touched::Touched;
+
+/// Unreadable files that are remembered.
+const MOST_REFUSED: usize = 10_000;
 
 /// Keeps the library. One per process.
 pub struct Library {
@@ -53,6 +60,8 @@ pub struct Library {
     touched: Arc<Touched>,
     /// Where file systems of the library were mounted that are not there now: what they hold is not gone.
     away: std::sync::Mutex<Vec<PathBuf>>,
+    /// Files that could not be read, as they looked: as long as they look so, they are not tried again and again.
+    refused: std::sync::Mutex<HashMap<String, FileStamp>>,
     packages: Packages,
     dealt: table::Dealt,
 }
@@ -64,7 +73,8 @@ impl Library {
         let touched = Arc::new(Touched::new(place.base.clone()));
         let (queued, scans, dealt) = (Notify::new(), Mutex::default(), table::Dealt::new());
         let away = std::sync::Mutex::default();
-        Self { store, config, clock, place, queued, scans, touched, away, packages, dealt }
+        let refused = std::sync::Mutex::default();
+        Self { store, config, clock, place, queued, scans, touched, away, refused, packages, dealt }
     }
 
     /// Watches, hashes, exports and takes in until stopped.
@@ -77,6 +87,20 @@ impl Library {
         i64::try_from(self.config.current().settle.as_millis()).unwrap_or(i64::MAX)
     }
 
+    /// Remembers a file that could not be read.
+    fn refuse(&self, path: &str, stamp: Option<FileStamp>) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused.len() >= MOST_REFUSED {
+            refused.clear();
+        }
+        refused.extend(stamp.map(|stamp| (path.to_owned(), stamp)));
+    }
+
+    /// Could it not be read when it looked like this?
+    fn was_refused(&self, path: &str, stamp: &FileStamp) -> bool {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).get(path) == Some(stamp)
+    }
+
     async fn event(&self, level: Level, text: &str) {
         self.event_of("hashtable", level, text).await;
     }
@@ -84,7 +108,7 @@ impl Library {
     /// A file whose bytes are not what they were, though it looks the same.
     async fn damaged(&self, path: &str, was: &str, is: &str) {
         let text =
-            format!("{path} is damaged: its bytes changed, its size and time did not. SHA-1 was {was}, is {is}. Check the disk");
+            format!("{path} is damaged: its bytes changed, its size and times did not. SHA-1 was {was}, is {is}. Check the disk");
         self.event_of("damaged", Level::Error, &text).await;
     }
 

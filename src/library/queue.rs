@@ -12,8 +12,7 @@ use crate::error::Fault;
 use crate::package::digest::Sha1State;
 use crate::store::events::Level;
 use crate::store::hashtable::FileStamp;
-use crate::store::library::LibraryFile;
-use crate::store::library_queue::{DueFile, Put, QueueLength, Wait};
+use crate::store::library_queue::{DueFile, HashedFile, Put, QueueLength, Wait};
 use crate::store::library_watch::HashingRow;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -38,13 +37,14 @@ const LOOK_AGAIN_MS: i64 = 10_000;
 /// Where nobody can tell whether a file is being written, it is quiet for so many times longer, and at least for so long.
 const UNSURE_TIMES: i64 = 5;
 const UNSURE_MS: i64 = 10_000;
+const UNSURE_MOST_MS: i64 = 3_600_000;
 /// A long queue is hashed for hours: so often its packages are reviewed meanwhile.
 const REVIEW: Duration = Duration::from_secs(10);
 const MOST_TOUCHED: usize = 1000;
 /// Between two updates of what the database shows.
 const SHOW: Duration = Duration::from_secs(1);
 /// Damaged files that get an event each.
-const MOST_DAMAGED: u64 = 100;
+const MOST_DAMAGED: u64 = 500;
 /// More readers than this bring no disk further.
 const MOST_READERS: usize = 4;
 /// Weight of the newest second in the rate that is shown.
@@ -140,10 +140,13 @@ impl Library {
             text += &format!("; {} not taken in ({})", refused.count, refused.first);
         }
         if damaged > 0 {
-            text += &format!("; {damaged} damaged, each has an event");
+            text += &format!("; {damaged} damaged, the first {MOST_DAMAGED} have an event each");
         }
-        let level = if wrong.count + refused.count + damaged > 0 { Level::Warn } else { Level::Info };
-        self.event(level, &text).await;
+        match wrong.count + refused.count + damaged {
+            // Every day has many of these.
+            0 => tracing::info!("{text}"),
+            _ => self.event(Level::Warn, &text).await,
+        }
     }
 }
 
@@ -197,8 +200,11 @@ impl<'a> Run<'a> {
             }
             tokio::select! {
                 Some(batch) = running.next() => {
-                    // A reader that broke says nothing: its files stay in the queue, for a later run.
-                    let dealt = self.deal(batch.unwrap_or_default(), told).await;
+                    let broken = |_| Fault::local("a thread that hashes ended: its files are tried again");
+                    let dealt = match batch.map_err(broken) {
+                        Ok(batch) => self.deal(batch, told).await,
+                        Err(fault) => Err(fault),
+                    };
                     result = result.and(dealt);
                     if reviewed.elapsed() >= REVIEW || told.touched.len() >= MOST_TOUCHED {
                         reviewed = Instant::now();
@@ -276,7 +282,12 @@ impl<'a> Run<'a> {
                 Ok(Hashed::Stopped(Some(midway))) => self.keep(&path, due_at, &midway).await,
                 Ok(Hashed::Stopped(None)) => {}
                 Err(fault) => {
+                    // Known before, and not readable any more: rather a disk that dies than a wish.
+                    if file.row.is_some() {
+                        library.event_of("damaged", Level::Error, &fault.message).await;
+                    }
                     told.refused.add(|| format!("{}: {fault}", path.escape_debug()));
+                    library.refuse(&path, file.queued.stamp);
                     refused.push((path, due_at));
                 }
             }
@@ -286,17 +297,17 @@ impl<'a> Run<'a> {
         self.put(done, told).await?;
         store.drop_queued_files(&known).await?;
         store.refuse_queued_files(&refused).await?;
-        store.postpone_queued_files(&written, Wait::Written, now + LOOK_AGAIN_MS.max(settle)).await?;
-        store.postpone_queued_files(&unsure, Wait::Quiet, now + UNSURE_MS.max(settle * UNSURE_TIMES)).await
+        store.postpone_queued_files(&written, Wait::Written, now + settle.clamp(LOOK_AGAIN_MS, UNSURE_MOST_MS)).await?;
+        store.postpone_queued_files(&unsure, Wait::Quiet, now + (settle * UNSURE_TIMES).clamp(UNSURE_MS, UNSURE_MOST_MS)).await
     }
 
-    async fn put(&mut self, done: Vec<(DueFile, LibraryFile)>, told: &mut Told) -> Result<(), Fault> {
+    async fn put(&mut self, done: Vec<(DueFile, HashedFile)>, told: &mut Told) -> Result<(), Fault> {
         if done.is_empty() {
             return Ok(());
         }
         let rows: Vec<_> = done.iter().map(|(due, file)| (file.clone(), due.queued.due_at)).collect();
         let put = self.library.store.put_hashed_files(&rows, self.library.clock.now_ms()).await?;
-        for ((due, file), put) in done.into_iter().zip(put) {
+        for ((due, HashedFile { file, .. }), put) in done.into_iter().zip(put) {
             let path = &due.queued.path;
             match put {
                 Put::Outdated => continue,
@@ -397,6 +408,7 @@ impl FileStamp {
     /// How a file looks.
     pub(super) fn of(meta: &std::fs::Metadata) -> Self {
         let mtime_ns = meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec());
-        Self { size: meta.len(), mtime_ns, inode: meta.ino() }
+        let ctime_ns = meta.ctime().saturating_mul(1_000_000_000).saturating_add(meta.ctime_nsec());
+        Self { size: meta.len(), mtime_ns, inode: meta.ino(), ctime_ns }
     }
 }

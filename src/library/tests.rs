@@ -4,6 +4,8 @@ use super::*;
 use crate::config::Config;
 use crate::model::ids::Sha1;
 use crate::package::digest::Sha1State;
+use crate::store::library::LibraryFile;
+use crate::store::library_queue::{HashedFile, QueuedFile};
 use std::fs;
 use std::path::PathBuf;
 
@@ -99,9 +101,11 @@ async fn a_renamed_file_keeps_its_digest() {
     fs::hard_link(f.path("z"), f.path("again")).unwrap();
     let time = fs::metadata(f.path("z")).and_then(|m| m.modified()).unwrap();
     fs::File::options().write(true).open(f.write("copy", "3")).and_then(|c| c.set_modified(time)).unwrap();
-    assert_eq!(f.scan().await, (1, 4, 0));
+    // The link has changed something about the file: it keeps its digest, which is made sure of.
+    assert_eq!(f.scan().await, (2, 3, 0));
     assert_eq!(f.names().await, ["again", "c/one", "c/two", "z"]);
-    assert_eq!(f.sql("select path from v_hash_queue").await, f.path("copy").display().to_string());
+    let waiting = f.sql("select path from v_hash_queue order by path").await;
+    assert_eq!(waiting, format!("{}\n{}", f.path("copy").display(), f.path("z").display()));
 }
 
 #[tokio::test]
@@ -165,7 +169,7 @@ async fn an_interrupted_digest_is_kept() {
     f.scan().await;
     let mut state = Sha1State::new();
     state.update(b"xyz"); // other bytes: the result tells that it was taken up
-    let stamp = crate::store::hashtable::FileStamp::of(&path.metadata().unwrap());
+    let stamp = FileStamp::of(&path.metadata().unwrap());
     let due: i64 = f.sql("select due_at from library_queue").await.parse().unwrap();
     let name = path.display().to_string();
     f.library.store.keep_queued_digest(&name, due, &stamp, &state.to_bytes(), 3).await.unwrap();
@@ -186,18 +190,102 @@ async fn an_interrupted_digest_is_kept() {
 #[tokio::test]
 async fn damage_is_found_by_hashing_anew_and_told() {
     let f = Fixture::new(0).await;
-    let path = f.write("a", "1");
+    let path = f.write("a", "2");
     f.scan().await;
     f.hash().await;
-    let time = path.metadata().and_then(|m| m.modified()).unwrap();
-    fs::write(&path, "2").unwrap();
-    fs::File::options().write(true).open(&path).and_then(|c| c.set_modified(time)).unwrap();
+    // What a disk does to bytes leaves no trace in the times: here the row is of other bytes.
+    let meta = path.metadata().unwrap();
+    let FileStamp { size, mtime_ns, inode, ctime_ns } = FileStamp::of(&meta);
+    let file = LibraryFile { path: path.clone(), size, mtime_ns, inode, sha1: digest("1") };
+    let queued = QueuedFile { path: path.display().to_string(), listed: None, stamp: None, anew: false, due_at: 1 };
+    f.library.store.queue_library_files(&[queued]).await.unwrap();
+    f.library.store.put_hashed_files(&[(HashedFile { file, ctime_ns, born_ns: hash::born_ns(&meta) }, 1)], 1).await.unwrap();
     assert_eq!(f.scan().await, (0, 1, 0));
     f.library.scan(None, true).await.unwrap();
     f.hash().await;
     assert_eq!(f.rows().await, [("a".into(), digest("2"))]);
     let told = f.sql("select level, text from v_events where kind = 'damaged'").await;
     assert!(told.starts_with("error|") && told.contains(&digest("1").to_string()), "{told}");
+}
+
+#[tokio::test]
+async fn a_file_that_got_its_old_time_back_is_hashed_again() {
+    let f = Fixture::new(0).await;
+    let path = f.write("a", "1");
+    f.scan().await;
+    f.hash().await;
+    let time = path.metadata().and_then(|m| m.modified()).unwrap();
+    fs::write(&path, "2").unwrap();
+    fs::File::options().write(true).open(&path).and_then(|c| c.set_modified(time)).unwrap();
+    assert_eq!(f.touched(&["a"]).await, (1, 0, 0));
+    f.hash().await;
+    assert_eq!(f.rows().await, [("a".into(), digest("2"))]);
+    assert_eq!(f.sql("select text from v_events where kind = 'damaged'").await, "", "that is no damage");
+    // Removed and made again in its place, with its size and time, perhaps with its inode.
+    f.write("b", "3");
+    fs::remove_file(&path).unwrap();
+    fs::File::options().write(true).open(f.write("c", "4")).and_then(|c| c.set_modified(time)).unwrap();
+    f.scan().await;
+    f.hash().await;
+    assert_eq!(f.rows().await, [("b".into(), digest("3")), ("c".into(), digest("4"))]);
+    // A new owner or new rights change no bytes: the digest stays while it is made sure of.
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(f.path("b"), fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(f.touched(&["b"]).await, (1, 0, 0));
+    assert_eq!(f.names().await, ["b", "c"]);
+    f.hash().await;
+    assert_eq!(f.scan().await, (0, 2, 0));
+}
+
+#[tokio::test]
+async fn a_name_that_is_taken_over_keeps_both_digests() {
+    let f = Fixture::new(0).await;
+    f.write("film/a", "old");
+    f.write("film.new/a", "new");
+    f.write("x", "1");
+    f.write("y", "2");
+    f.scan().await;
+    f.hash().await;
+    fs::rename(f.path("film"), f.path("film.old")).unwrap();
+    fs::rename(f.path("film.new"), f.path("film")).unwrap();
+    f.library.look_through(vec![f.path("film"), f.path("film.old")]).await.unwrap();
+    f.touched(&["film.new"]).await;
+    fs::rename(f.path("x"), f.path("z")).unwrap();
+    fs::rename(f.path("y"), f.path("x")).unwrap();
+    fs::rename(f.path("z"), f.path("y")).unwrap();
+    assert_eq!(f.touched(&["x", "y", "z"]).await, (0, 2, 0));
+    let expected = [("film.old/a", "old"), ("film/a", "new"), ("x", "2"), ("y", "1")];
+    assert_eq!(f.rows().await, expected.map(|(name, text)| (name.to_owned(), digest(text))));
+    assert_eq!(f.sql("select count(*) from v_hash_queue").await, "0");
+}
+
+#[tokio::test]
+async fn other_names_of_a_changed_file_change_with_it() {
+    let f = Fixture::new(0).await;
+    f.write("a", "1");
+    fs::hard_link(f.path("a"), f.path("b")).unwrap();
+    f.scan().await;
+    f.hash().await;
+    for text in ["22", "333"] {
+        f.write("a", text);
+        f.touched(&["a"]).await;
+        let (_, others) = f.library.touched.take();
+        f.library.look_at(others).await.unwrap();
+        f.hash().await;
+        assert_eq!(f.rows().await, [("a".into(), digest(text)), ("b".into(), digest(text))]);
+    }
+}
+
+#[tokio::test]
+async fn an_unreadable_file_is_not_tried_for_ever() {
+    let f = Fixture::new(0).await;
+    let path = f.write("a", "1");
+    let stamp = FileStamp::of(&path.metadata().unwrap());
+    f.library.refuse(&path.display().to_string(), Some(stamp));
+    assert_eq!(f.scan().await, (0, 0, 0));
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(f.scan().await, (1, 0, 0), "its rights have changed");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //! with a `/` behind: that is how the paths of its files compare with its neighbours (`film.x` comes before `film/a`).
 //! What is held at a time is the names of the directories from the root down to where the walk is.
 
+use super::hash::born_ns;
 use super::place::Place;
 use super::tally::Tally;
 use crate::error::io_fault;
@@ -25,12 +26,16 @@ pub struct Found {
     /// Absolute.
     pub path: String,
     pub stamp: FileStamp,
+    /// When it was made; 0: not known.
+    pub born_ns: i64,
     pub device: u64,
+    /// Names that it has.
+    pub links: u64,
 }
 
 impl Found {
     pub fn new(path: String, meta: &Metadata) -> Self {
-        Self { path, stamp: FileStamp::of(meta), device: meta.dev() }
+        Self { path, stamp: FileStamp::of(meta), born_ns: born_ns(meta), device: meta.dev(), links: meta.nlink() }
     }
 }
 

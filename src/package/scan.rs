@@ -31,12 +31,15 @@ pub struct ScannedFile {
     /// Modification time, nanoseconds since 1970.
     pub mtime_ns: i64,
     pub inode: u64,
+    /// Time of the last change of anything about it, nanoseconds since 1970. Nobody can set it: it betrays a file that was
+    /// written and given its old time back; a rename, a link or a new owner change it, too.
+    pub ctime_ns: i64,
 }
 
 impl ScannedFile {
     /// The file's stamp as the file system tells it.
     pub fn new(path: RelPath, meta: &Metadata) -> Self {
-        Self { path, size: meta.len(), mtime_ns: mtime_ns(meta), inode: meta.ino() }
+        Self { path, size: meta.len(), mtime_ns: mtime_ns(meta), inode: meta.ino(), ctime_ns: ctime_ns(meta) }
     }
 
     /// Whether `meta` belongs to the same unchanged file.
@@ -54,6 +57,10 @@ pub fn is_unchanged(path: &Path, size: u64, mtime_ns: i64, inode: u64) -> bool {
 /// Nanoseconds since 1970; times outside of 1677-2262 are held at the border.
 fn mtime_ns(meta: &Metadata) -> i64 {
     meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec())
+}
+
+fn ctime_ns(meta: &Metadata) -> i64 {
+    meta.ctime().saturating_mul(1_000_000_000).saturating_add(meta.ctime_nsec())
 }
 
 /// What a directory (or a single file) holds.

@@ -10,6 +10,25 @@ pub struct FileStamp {
     pub size: u64,
     pub mtime_ns: i64,
     pub inode: u64,
+    /// Time of the last change of anything about the file; 0: not known, or not of interest.
+    pub ctime_ns: i64,
+}
+
+impl FileStamp {
+    /// Same size, time and inode. Somebody may have written the file and given it its old time back.
+    pub fn looks_like(&self, other: &Self) -> bool {
+        (self.size, self.mtime_ns, self.inode) == (other.size, other.mtime_ns, other.inode)
+    }
+
+    /// Nothing about the file has changed, as far as is known.
+    pub fn fits(&self, other: &Self) -> bool {
+        self.looks_like(other) && (self.ctime_ns == other.ctime_ns || self.ctime_ns == 0 || other.ctime_ns == 0)
+    }
+
+    /// For files that are only asked whether somebody else wrote them.
+    pub fn without_ctime(self) -> Self {
+        Self { ctime_ns: 0, ..self }
+    }
 }
 
 /// An export of the library.
@@ -31,7 +50,7 @@ impl Store {
                 .await
                 .map_err(db_fault)?;
         Ok(row.map(|(size, mtime_ns, inode, newest)| TableExport {
-            stamp: FileStamp { size: u(size), mtime_ns, inode: u(inode) },
+            stamp: FileStamp { size: u(size), mtime_ns, inode: u(inode), ctime_ns: 0 },
             newest,
         }))
     }

@@ -47,6 +47,15 @@ pub struct DueFile {
     pub row: Option<(FileStamp, Sha1)>,
 }
 
+/// A file that was hashed, with what betrays a change that its size and time do not show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HashedFile {
+    pub file: LibraryFile,
+    pub ctime_ns: i64,
+    /// When the file was made; 0: the file system does not tell.
+    pub born_ns: i64,
+}
+
 /// How much waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueLength {
@@ -74,41 +83,33 @@ impl Store {
             .iter()
             .map(|f| {
                 let s = f.stamp;
-                json!([
-                    f.path,
-                    f.listed,
-                    s.map(|s| i(s.size)),
-                    s.map(|s| s.mtime_ns),
-                    s.map(|s| i(s.inode)),
-                    f.anew as u8,
-                    f.due_at
-                ])
+                let (size, inode) = (s.map(|s| i(s.size)), s.map(|s| i(s.inode)));
+                json!([f.path, f.listed, size, s.map(|s| s.mtime_ns), inode, f.anew as u8, f.due_at, s.map(|s| s.ctime_ns)])
             })
             .collect();
+        let list = json!(list).to_string();
         let mut tx = self.begin().await?;
-        let count = "SELECT count(*) FROM library_queue";
-        let before: i64 = sqlx::query_scalar(count).fetch_one(&mut *tx).await.map_err(db_fault)?;
-        sqlx::query(
-            "INSERT INTO library_queue (path, listed, size, mtime_ns, inode, anew, due_at) \
-             SELECT value->>0, unhex(value->>1), value->>2, value->>3, value->>4, value->>5, value->>6 FROM json_each(?) WHERE true \
+        let known: i64 = sqlx::query_scalar("SELECT count(*) FROM json_each(?) n JOIN library_queue q ON q.path = n.value->>0")
+            .bind(&list)
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(db_fault)?;
+        // Seen as before: it may be being hashed, so it keeps its time and what is done of it.
+        const SAME: &str = "(excluded.size IS NULL OR (excluded.size IS size AND excluded.mtime_ns IS mtime_ns \
+                            AND excluded.inode IS inode AND excluded.ctime_ns IS ctime_ns))";
+        let sql = format!(
+            "INSERT INTO library_queue (path, listed, size, mtime_ns, inode, anew, due_at, ctime_ns) \
+             SELECT value->>0, unhex(value->>1), value->>2, value->>3, value->>4, value->>5, value->>6, value->>7 \
+             FROM json_each(?) WHERE true \
              ON CONFLICT (path) DO UPDATE SET listed = coalesce(excluded.listed, listed), anew = max(anew, excluded.anew), \
-             due_at = CASE WHEN waits = '' AND (excluded.size IS NULL OR (excluded.size IS size \
-                           AND excluded.mtime_ns IS mtime_ns AND excluded.inode IS inode)) THEN due_at ELSE excluded.due_at END, \
-             waits = '', \
-             digest = CASE WHEN excluded.size IS NULL OR (excluded.size IS size AND excluded.mtime_ns IS mtime_ns \
-                           AND excluded.inode IS inode) THEN digest END, \
-             digest_at = CASE WHEN excluded.size IS NULL OR (excluded.size IS size AND excluded.mtime_ns IS mtime_ns \
-                           AND excluded.inode IS inode) THEN digest_at ELSE 0 END, \
+             due_at = CASE WHEN waits = '' AND {SAME} THEN due_at ELSE excluded.due_at END, waits = '', \
+             digest = CASE WHEN {SAME} THEN digest END, digest_at = CASE WHEN {SAME} THEN digest_at ELSE 0 END, \
              size = coalesce(excluded.size, size), mtime_ns = coalesce(excluded.mtime_ns, mtime_ns), \
-             inode = coalesce(excluded.inode, inode)",
-        )
-        .bind(json!(list).to_string())
-        .execute(&mut *tx)
-        .await
-        .map_err(db_fault)?;
-        let after: i64 = sqlx::query_scalar(count).fetch_one(&mut *tx).await.map_err(db_fault)?;
+             inode = coalesce(excluded.inode, inode), ctime_ns = coalesce(excluded.ctime_ns, ctime_ns)"
+        );
+        sqlx::query(sqlx::AssertSqlSafe(sql)).bind(&list).execute(&mut *tx).await.map_err(db_fault)?;
         tx.commit().await.map_err(db_fault)?;
-        Ok(u(after - before))
+        Ok((files.len() as u64).saturating_sub(u(known)))
     }
 
     /// How much waits.
@@ -124,8 +125,8 @@ impl Store {
     /// The first `most` files whose time has come.
     pub async fn due_library_files(&self, now_ms: i64, most: u32) -> Result<Vec<DueFile>, Fault> {
         let rows = sqlx::query(
-            "SELECT q.path, q.listed, q.size, q.mtime_ns, q.inode, q.anew, q.due_at, q.waits, q.digest, \
-             f.size AS row_size, f.mtime_ns AS row_mtime_ns, f.inode AS row_inode, f.sha1 AS row_sha1 \
+            "SELECT q.path, q.listed, q.size, q.mtime_ns, q.inode, q.ctime_ns, q.anew, q.due_at, q.waits, q.digest, f.size AS row_size, \
+             f.mtime_ns AS row_mtime_ns, f.inode AS row_inode, f.ctime_ns AS row_ctime_ns, f.sha1 AS row_sha1 \
              FROM library_queue q LEFT JOIN library_files f ON f.path = q.path \
              WHERE q.due_at <= ?1 OR q.due_at > ?1 + ?2 ORDER BY q.due_at, q.path LIMIT ?3",
         )
@@ -145,10 +146,10 @@ impl Store {
 
     /// Files that were hashed: rows are added or refreshed, in one transaction. A file belongs to the known package that
     /// it lies in. `queued` tells as which it was due.
-    pub async fn put_hashed_files(&self, files: &[(LibraryFile, i64)], now_ms: i64) -> Result<Vec<Put>, Fault> {
+    pub async fn put_hashed_files(&self, files: &[(HashedFile, i64)], now_ms: i64) -> Result<Vec<Put>, Fault> {
         let mut tx = self.begin().await?;
         let mut out = Vec::with_capacity(files.len());
-        for (file, due_at) in files {
+        for (HashedFile { file, ctime_ns, born_ns }, due_at) in files {
             let path = file.path.to_string_lossy().into_owned();
             let wanted = sqlx::query("DELETE FROM library_queue WHERE path = ? AND due_at = ?")
                 .bind(&path)
@@ -161,15 +162,16 @@ impl Store {
                 continue;
             }
             let old: Option<Vec<u8>> =
-                sqlx::query_scalar("SELECT sha1 FROM library_files WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?")
+                sqlx::query_scalar("SELECT sha1 FROM library_files WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ? AND ctime_ns IN (0, ?)")
                     .bind(&path)
                     .bind(i(file.size))
                     .bind(file.mtime_ns)
                     .bind(i(file.inode))
+                    .bind(ctime_ns)
                     .fetch_optional(&mut *tx)
                     .await
                     .map_err(db_fault)?;
-            put_row(&mut tx, &path, file, now_ms).await?;
+            put_row(&mut tx, &path, file, (*ctime_ns, *born_ns), now_ms).await?;
             let old = old.map(|o| super::library::digest(&o)).transpose()?;
             out.push(old.filter(|o| *o != file.sha1).map_or(Put::Done, Put::Damaged));
         }
@@ -193,19 +195,21 @@ impl Store {
         if files.is_empty() {
             return Ok(());
         }
-        let list: Vec<Value> = files.iter().map(|(path, due, s)| json!([path, due, i(s.size), s.mtime_ns, i(s.inode)])).collect();
+        let list: Vec<Value> =
+            files.iter().map(|(path, due, s)| json!([path, due, i(s.size), s.mtime_ns, i(s.inode), s.ctime_ns])).collect();
         let waits = match wait {
             Wait::Written => "written",
             Wait::Quiet => "quiet",
         };
         sqlx::query(
             "WITH n AS MATERIALIZED (SELECT value->>0 AS path, value->>1 AS due_at, value->>2 AS size, value->>3 AS mtime_ns, \
-             value->>4 AS inode FROM json_each(?1)) \
+             value->>4 AS inode, value->>5 AS ctime_ns FROM json_each(?1)) \
              UPDATE library_queue SET due_at = ?2, waits = ?3, size = n.size, mtime_ns = n.mtime_ns, inode = n.inode, \
+             ctime_ns = n.ctime_ns, \
              digest = CASE WHEN n.size IS library_queue.size AND n.mtime_ns IS library_queue.mtime_ns \
-                           AND n.inode IS library_queue.inode THEN digest END, \
+                           AND n.inode IS library_queue.inode AND n.ctime_ns IS library_queue.ctime_ns THEN digest END, \
              digest_at = CASE WHEN n.size IS library_queue.size AND n.mtime_ns IS library_queue.mtime_ns \
-                           AND n.inode IS library_queue.inode THEN digest_at ELSE 0 END \
+                           AND n.inode IS library_queue.inode AND n.ctime_ns IS library_queue.ctime_ns THEN digest_at ELSE 0 END \
              FROM n WHERE library_queue.path = n.path AND library_queue.due_at = n.due_at",
         )
         .bind(json!(list).to_string())
@@ -227,8 +231,10 @@ impl Store {
         done: u64,
     ) -> Result<(), Fault> {
         sqlx::query(
-            "UPDATE library_queue SET size = ?, mtime_ns = ?, inode = ?, digest = ?, digest_at = ? WHERE path = ? AND due_at = ?",
+            "UPDATE library_queue SET ctime_ns = ?, size = ?, mtime_ns = ?, inode = ?, digest = ?, digest_at = ? \
+             WHERE path = ? AND due_at = ?",
         )
+        .bind(stamp.ctime_ns)
         .bind(i(stamp.size))
         .bind(stamp.mtime_ns)
         .bind(i(stamp.inode))
@@ -280,10 +286,12 @@ fn queued_json(files: &[(String, i64)]) -> String {
 
 fn read_due(row: &SqliteRow) -> Result<DueFile, Fault> {
     let path: String = row.try_get("path").map_err(db_fault)?;
-    let stamp = |size: &str, mtime: &str, inode: &str| -> Result<Option<FileStamp>, Fault> {
+    let stamp = |size: &str, mtime: &str, inode: &str, ctime: &str| -> Result<Option<FileStamp>, Fault> {
         let part = |c: &str| row.try_get::<Option<i64>, _>(c).map_err(db_fault);
         Ok(match (part(size)?, part(mtime)?, part(inode)?) {
-            (Some(size), Some(mtime_ns), Some(inode)) => Some(FileStamp { size: u(size), mtime_ns, inode: u(inode) }),
+            (Some(size), Some(mtime_ns), Some(inode)) => {
+                Some(FileStamp { size: u(size), mtime_ns, inode: u(inode), ctime_ns: part(ctime)?.unwrap_or(0) })
+            }
             _ => None,
         })
     };
@@ -295,11 +303,11 @@ fn read_due(row: &SqliteRow) -> Result<DueFile, Fault> {
         "quiet" => Some(Wait::Quiet),
         _ => return Err(bad_row("wait", &waits)),
     };
-    let fits = stamp("row_size", "row_mtime_ns", "row_inode")?.zip(sha1("row_sha1")?);
+    let fits = stamp("row_size", "row_mtime_ns", "row_inode", "row_ctime_ns")?.zip(sha1("row_sha1")?);
     Ok(DueFile {
         queued: QueuedFile {
             listed: sha1("listed")?,
-            stamp: stamp("size", "mtime_ns", "inode")?,
+            stamp: stamp("size", "mtime_ns", "inode", "ctime_ns")?,
             anew: row.try_get::<i64, _>("anew").map_err(db_fault)? != 0,
             due_at: row.try_get("due_at").map_err(db_fault)?,
             path,
@@ -310,13 +318,19 @@ fn read_due(row: &SqliteRow) -> Result<DueFile, Fault> {
     })
 }
 
-async fn put_row(tx: &mut Transaction<'static, Sqlite>, path: &str, file: &LibraryFile, now_ms: i64) -> Result<(), Fault> {
+async fn put_row(
+    tx: &mut Transaction<'static, Sqlite>,
+    path: &str,
+    file: &LibraryFile,
+    (ctime_ns, born_ns): (i64, i64),
+    now_ms: i64,
+) -> Result<(), Fault> {
     let above: Vec<_> = file.path.ancestors().map(|p| p.to_string_lossy()).collect();
     sqlx::query(
-        "INSERT INTO library_files (path, size, mtime_ns, inode, sha1, hashed_at, package) VALUES (?, ?, ?, ?, ?, ?, \
-         coalesce((SELECT path FROM packages WHERE path IN (SELECT value FROM json_each(?)) ORDER BY length(path) DESC LIMIT 1), '')) \
+        "INSERT INTO library_files (path, size, mtime_ns, inode, sha1, hashed_at, ctime_ns, born_ns, package) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, coalesce((SELECT path FROM packages WHERE path IN (SELECT value FROM json_each(?)) ORDER BY length(path) DESC LIMIT 1), '')) \
          ON CONFLICT (path) DO UPDATE SET size = excluded.size, mtime_ns = excluded.mtime_ns, inode = excluded.inode, \
-         sha1 = excluded.sha1, hashed_at = excluded.hashed_at",
+         sha1 = excluded.sha1, hashed_at = excluded.hashed_at, ctime_ns = excluded.ctime_ns, born_ns = excluded.born_ns",
     )
     .bind(path)
     .bind(i(file.size))
@@ -324,6 +338,8 @@ async fn put_row(tx: &mut Transaction<'static, Sqlite>, path: &str, file: &Libra
     .bind(i(file.inode))
     .bind(file.sha1.0.to_vec())
     .bind(now_ms)
+    .bind(ctime_ns)
+    .bind(born_ns)
     .bind(json!(above).to_string())
     .execute(&mut **tx)
     .await

@@ -66,6 +66,9 @@ struct Stamp {
     size: u64,
     mtime_ns: i64,
     inode: u64,
+    /// 0: it was not kept. Such a package is read once more.
+    #[serde(default)]
+    ctime_ns: i64,
     sha1: Sha1,
 }
 
@@ -210,10 +213,9 @@ fn hash(root: &Path, cached: Option<TorrentRow>, progress: &PassProgress, total:
     if let Some(row) = cached.filter(|c| c.piece_length == piece_length)
         && let Ok(stamps) = serde_json::from_str::<Vec<Stamp>>(&row.files)
         && stamps.len() == scan.files.len()
-        && stamps
-            .iter()
-            .zip(&scan.files)
-            .all(|(s, f)| (&s.path, s.size, s.mtime_ns, s.inode) == (&f.path, f.size, f.mtime_ns, f.inode))
+        && stamps.iter().zip(&scan.files).all(|(s, f)| {
+            (&s.path, s.size, s.mtime_ns, s.inode, s.ctime_ns) == (&f.path, f.size, f.mtime_ns, f.inode, f.ctime_ns)
+        })
     {
         progress.done.store(scan.total(), Ordering::Relaxed);
         return Ok((Hashed { scan, stamps, piece_length, pieces: row.pieces }, false));
@@ -225,6 +227,7 @@ fn hash(root: &Path, cached: Option<TorrentRow>, progress: &PassProgress, total:
         size: f.size,
         mtime_ns: f.mtime_ns,
         inode: f.inode,
+        ctime_ns: f.ctime_ns,
         sha1: *sha1,
     };
     let stamps = scan.files.iter().zip(&pass.sha1).map(stamp).collect();

@@ -214,13 +214,14 @@ CREATE TABLE library_files (
     sha1         BLOB NOT NULL CHECK (length(sha1) = 20),
     hashed_at    INTEGER NOT NULL,
     package      TEXT NOT NULL DEFAULT ''            -- directory of the package it belongs to
-) STRICT;
+, ctime_ns INTEGER NOT NULL DEFAULT 0, born_ns INTEGER NOT NULL DEFAULT 0) STRICT;
 CREATE TABLE library_queue (
     path         TEXT PRIMARY KEY,                   -- absolute
     listed       BLOB CHECK (length(listed) = 20),   -- what a line of hashtable.txt says; compared, never believed
     size         INTEGER,                            -- as it was seen; NULL: a line does not tell
     mtime_ns     INTEGER,
     inode        INTEGER,
+    ctime_ns     INTEGER,
     anew         INTEGER NOT NULL DEFAULT 0 CHECK (anew IN (0, 1)),  -- hash it even if its row still fits
     due_at       INTEGER NOT NULL DEFAULT 0,         -- not before: it has to be quiet first
     waits        TEXT NOT NULL DEFAULT '' CHECK (waits IN ('', 'written', 'quiet')),  -- open for writing; nobody can tell

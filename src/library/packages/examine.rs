@@ -9,6 +9,7 @@ use crate::package::digest::Sha1State;
 use crate::package::documents::{Composition, Finding, PackageDocuments, Rate, Verdict, What};
 use crate::package::scan::{Scan, ScannedFile, scan};
 use crate::store::library::{LibraryFile, PackageRow};
+use crate::store::library_queue::HashedFile;
 use crate::store::packages::{CompositionRow, Need, PackageFacts, RateRow, ReelRow};
 use rustix::fs::Access;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -133,9 +134,9 @@ impl<'a> Look<'a> {
         let mut state = Sha1State::new();
         state.update(RULES);
         for (file, sha1) in self.files() {
-            let ScannedFile { path, size, mtime_ns, inode } = file;
+            let ScannedFile { path, size, mtime_ns, inode, ctime_ns } = file;
             let sha1 = sha1.map(|s| s.to_string()).unwrap_or_default();
-            state.update(format!("{size} {mtime_ns} {inode} {sha1} {path}\n").as_bytes());
+            state.update(format!("{size} {mtime_ns} {inode} {ctime_ns} {sha1} {path}\n").as_bytes());
         }
         state.finish()
     }
@@ -205,7 +206,7 @@ impl<'a> Look<'a> {
     fn hash(&self, file: &ScannedFile) -> Option<Sha1> {
         let rel = RelPath::parse(&format!("{}/{}", self.rel, file.path)).ok()?;
         let hashed = self.place.hash(&rel, Known::default(), &Pace::default(), &mut |_| {}).ok()?;
-        let Hashed::Done(hashed) = hashed else { return None };
+        let Hashed::Done(HashedFile { file: hashed, .. }) = hashed else { return None };
         ((hashed.size, hashed.mtime_ns, hashed.inode) == (file.size, file.mtime_ns, file.inode)).then_some(hashed.sha1)
     }
 }

@@ -46,7 +46,7 @@ fn put_in_place(mut draft: Draft, path: &Path, expected: Option<FileStamp>) -> R
     if draft.is_same()? {
         return Ok(expected.filter(|_| is_expected()));
     }
-    Ok(draft.put_in_place(is_expected)?.map(|m| FileStamp::of(&m)))
+    Ok(draft.put_in_place(is_expected)?.map(|m| FileStamp::of(&m).without_ctime()))
 }
 
 fn mode_of(path: &Path) -> u32 {

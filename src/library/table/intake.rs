@@ -75,10 +75,17 @@ impl Edit {
 
 /// Takes in the file at `path`, which looked like `stamp`. Rows up to the id `newest` were shown when it was exported;
 /// only those can have been deleted in it.
-pub async fn take_in(store: &Store, place: &Place, path: &Path, stamp: FileStamp, newest: i64) -> Result<Outcome, Fault> {
+pub async fn take_in(
+    store: &Store,
+    place: &Place,
+    path: &Path,
+    stamp: FileStamp,
+    newest: i64,
+    now_ms: i64,
+) -> Result<Outcome, Fault> {
     let (sender, batches) = channel(2);
     let from = path.to_owned();
-    let reader = tokio::spawn(blocking(move || read(&from, stamp, &sender)));
+    let reader = tokio::spawn(blocking(move || read(&from, stamp, now_ms, &sender)));
     let (edit, mut listed) = sort_out(store, place, batches).await?;
     let read = reader.await.unwrap_or_else(|e| Err(Fault::local(format!("reading the hash table: {e}"))))?;
     let edit = Edit { odd: read.odd, ..edit };
@@ -141,7 +148,7 @@ enum End {
 }
 
 /// Reads the lines and sends them in batches. Ends early when nobody listens any more.
-fn read(path: &Path, stamp: FileStamp, batches: &Sender<Vec<QueuedFile>>) -> Result<Read, Fault> {
+fn read(path: &Path, stamp: FileStamp, now_ms: i64, batches: &Sender<Vec<QueuedFile>>) -> Result<Read, Fault> {
     let refused = |e: std::io::Error| {
         let text = "make it readable for the service, or delete it: it is written anew from the database";
         Fault::local(format!("cannot read {}: {e}; {text}", path.display()))
@@ -159,7 +166,9 @@ fn read(path: &Path, stamp: FileStamp, batches: &Sender<Vec<QueuedFile>>) -> Res
             return Ok(Read { odd, end: End::TooLong });
         }
         match line {
-            Line::File { sha1, path } => batch.push(QueuedFile { path, listed: Some(sha1), stamp: None, anew: false, due_at: 0 }),
+            Line::File { sha1, path } => {
+                batch.push(QueuedFile { path, listed: Some(sha1), stamp: None, anew: false, due_at: now_ms })
+            }
             Line::Blank => {}
             Line::Odd => odd.add(|| format!("line {number}")),
         }
@@ -168,6 +177,6 @@ fn read(path: &Path, stamp: FileStamp, batches: &Sender<Vec<QueuedFile>>) -> Res
         }
     }
     let heard = batch.is_empty() || batches.blocking_send(batch).is_ok();
-    let still = FileStamp::of(&file.metadata().map_err(refused)?) == stamp && stamp_of(path)? == Some(stamp);
+    let still = FileStamp::of(&file.metadata().map_err(refused)?).without_ctime() == stamp && stamp_of(path)? == Some(stamp);
     Ok(Read { odd, end: if heard && still { End::Whole } else { End::Moving } })
 }

@@ -47,7 +47,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The file as it is; `None` when there is none. Blocks.
 fn stamp_of(path: &Path) -> Result<Option<FileStamp>, Fault> {
     match path.symlink_metadata() {
-        Ok(meta) if meta.is_file() => Ok(Some(FileStamp::of(&meta))),
+        Ok(meta) if meta.is_file() => Ok(Some(FileStamp::of(&meta).without_ctime())),
         Ok(_) => {
             Err(Fault::local(format!("{} is not a plain file: remove it, or set hashtable to another path", path.display())))
         }
@@ -196,7 +196,7 @@ impl Keeper {
     /// `false`: the file is still changing.
     async fn take_in(&mut self, table: &Library, stamp: FileStamp) -> Result<bool, Fault> {
         let newest = self.left.map_or(0, |l| l.newest);
-        let outcome = take_in(&table.store, &table.place, &self.path, stamp, newest).await;
+        let outcome = take_in(&table.store, &table.place, &self.path, stamp, newest, table.clock.now_ms()).await;
         table.queued.notify_one();
         let path = self.path.display();
         match outcome? {

@@ -54,7 +54,7 @@ impl Fixture {
         for name in names {
             let path = self.write(name);
             let stamp = stamp_of(&path).unwrap().unwrap();
-            let FileStamp { size, mtime_ns, inode } = stamp;
+            let FileStamp { size, mtime_ns, inode, .. } = stamp;
             files.push(LibraryFile { path, size, mtime_ns, inode, sha1: digest(name) });
         }
         // Each call is a package of its own, or it would replace the files of the one before.

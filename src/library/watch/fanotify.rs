@@ -24,7 +24,7 @@ const INIT: u32 = fan::FAN_CLOEXEC
     | fan::FAN_REPORT_NAME;
 /// Not in the crate (linux/fanotify.h).
 const FAN_RENAME: u64 = 0x1000_0000;
-const MASK: u64 = fan::FAN_CLOSE_WRITE | fan::FAN_CREATE | fan::FAN_DELETE | FAN_RENAME | fan::FAN_ONDIR;
+const MASK: u64 = fan::FAN_CLOSE_WRITE | fan::FAN_CREATE | fan::FAN_DELETE | fan::FAN_ATTRIB | FAN_RENAME | fan::FAN_ONDIR;
 /// Kinds of records that hold a directory and a name: of the event itself, of the old and of the new name of a rename.
 const DFID_NAME: u8 = 2;
 const OLD_DFID_NAME: u8 = 10;
@@ -83,23 +83,22 @@ struct Reader {
     /// As the configuration says, and as the kernel tells it.
     root: PathBuf,
     real: PathBuf,
-    mount: OwnedFd,
+    /// Open only while events are read: an open directory would keep its file system from being unmounted.
+    mount: Option<OwnedFd>,
     /// Paths of directories, by the bytes of their handles.
     dirs: HashMap<Vec<u8>, PathBuf>,
 }
 
 impl Reader {
     fn new(root: &Path) -> io::Result<Self> {
-        let real = root.canonicalize()?;
-        let mount = OwnedFd::from(std::fs::File::open(&real)?);
-        Ok(Self { root: root.to_owned(), real, mount, dirs: HashMap::new() })
+        Ok(Self { root: root.to_owned(), real: root.canonicalize()?, mount: None, dirs: HashMap::new() })
     }
 
     fn may_open_handles(&self) -> io::Result<()> {
         // Eight bytes that are no handle are refused in any case, with EPERM when all would be.
         let mut none = [0u8; 16];
         none[..4].copy_from_slice(&8u32.to_ne_bytes());
-        match open_by_handle(&self.mount, &mut none) {
+        match open_by_handle(&std::fs::File::open(&self.real)?.into(), &mut none) {
             Err(e) if e.raw_os_error() == Some(libc::EPERM) => Err(e),
             _ => Ok(()),
         }
@@ -117,6 +116,7 @@ impl Reader {
             }
             seen.changes += self.event(mask, event.get(usize::from(head)..).unwrap_or_default(), touched);
         }
+        self.mount = None;
         seen
     }
 
@@ -159,7 +159,10 @@ impl Reader {
         if let Some(dir) = self.dirs.get(handle) {
             return Some(dir.clone());
         }
-        let fd = open_by_handle(&self.mount, &mut handle.to_vec()).ok()?;
+        if self.mount.is_none() {
+            self.mount = std::fs::File::open(&self.real).ok().map(OwnedFd::from);
+        }
+        let fd = open_by_handle(self.mount.as_ref()?, &mut handle.to_vec()).ok()?;
         let dir = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok()?;
         if dir.as_os_str().as_bytes().ends_with(b" (deleted)") {
             return None;

@@ -66,6 +66,7 @@ fn take(event: Event, touched: &Touched, seen: &mut Seen) {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Remove(_) => false,
         // A directory may have got files before it was watched.
         EventKind::Create(kind) => kind != CreateKind::File,
+        EventKind::Modify(ModifyKind::Metadata(_)) => false,
         EventKind::Modify(ModifyKind::Name(mode)) => mode != RenameMode::From,
         _ => return,
     };

@@ -12,7 +12,7 @@ mod inotify;
 mod mounts;
 pub mod touched;
 
-use super::scan::{NotScanned, is_empty};
+use super::sort::is_unmounted;
 use super::{Library, blocking};
 use crate::config::WatchMethod;
 use crate::error::Fault;
@@ -174,7 +174,7 @@ impl Library {
         let mut known = self.store.watches().await?;
         known.retain(|old| mounted.iter().all(|now| now.root != old.root));
         let missing = blocking(move || {
-            known.retain(|w| is_empty(Path::new(&w.root)));
+            known.retain(|w| is_unmounted(Path::new(&w.root)));
             Ok(known)
         })
         .await?;
@@ -183,11 +183,13 @@ impl Library {
             .into_iter()
             .map(|w| WatchRow { method: "off".into(), why: why.clone(), changes: 0, overflows: 0, ..w })
             .collect();
-        *self.away.lock().unwrap_or_else(PoisonError::into_inner) = missing.iter().map(|w| PathBuf::from(&w.root)).collect();
+        // Also those that are there: one may go before the next look.
+        let known = mounted.iter().chain(&missing).map(|w| PathBuf::from(&w.root)).filter(|root| *root != self.place.base);
+        *self.away.lock().unwrap_or_else(PoisonError::into_inner) = known.collect();
         Ok(missing)
     }
 
-    /// Where file systems of the library are missing.
+    /// Where file systems are mounted below the library, or were.
     pub(super) fn away(&self) -> Vec<PathBuf> {
         self.away.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -250,10 +252,8 @@ impl Library {
     async fn poll(&self, root: &str) -> Result<(), Fault> {
         loop {
             let begun = Instant::now();
-            match self.scan_patiently(Some(root)).await {
-                Err(NotScanned::Broken(fault)) => tracing::warn!(%fault, root, "looking for changes failed; it is tried again"),
-                Err(NotScanned::Refused(why)) => tracing::warn!(why, root, "looking for changes failed; it is tried again"),
-                _ => {}
+            if let Err(fault) = self.look_through(vec![root.into()]).await {
+                tracing::warn!(%fault, root, "looking for changes failed; it is tried again");
             }
             tokio::time::sleep(POLL.max(begun.elapsed() * POLL_REST)).await;
         }
@@ -266,18 +266,12 @@ impl Library {
             tokio::time::sleep(GATHER).await;
             let (deep, single) = self.touched.take();
             // Directories first: a renamed one keeps its digests if its old name still has its rows.
-            for dir in deep {
-                let Some(path) = dir.to_str() else { continue };
-                match self.scan_patiently(Some(path)).await {
-                    // Not one of the library's, or gone again: then its rows are, too.
-                    Err(NotScanned::Refused(_)) => drop(self.look_at(vec![dir]).await),
-                    Err(NotScanned::Broken(fault)) => {
-                        tracing::warn!(%fault, "looking at what has changed failed; it is tried again");
-                        tokio::time::sleep(RETRY).await;
-                        self.touched.add(dir, true);
-                    }
-                    _ => {}
-                }
+            if !deep.is_empty()
+                && let Err(fault) = self.look_through(deep.clone()).await
+            {
+                tracing::warn!(%fault, "looking at what has changed failed; it is tried again");
+                tokio::time::sleep(RETRY).await;
+                deep.into_iter().for_each(|dir| self.touched.add(dir, true));
             }
             if let Err(fault) = self.look_at(single.clone()).await {
                 tracing::warn!(%fault, "looking at what has changed failed; it is tried again");

@@ -9,6 +9,8 @@ pub struct Mount {
     pub root: PathBuf,
     /// As the kernel names it: `ext4`, `xfs`, `fuse.obsfs`, …
     pub kind: String,
+    /// Number of this mounting, and of the device: another disk at the same place, or the same one again, is another mount.
+    pub id: String,
 }
 
 impl Mount {
@@ -28,27 +30,29 @@ pub fn mounts(base: &Path) -> std::io::Result<Vec<Mount>> {
 
 /// `real` is the base without symbolic links, as the kernel tells it.
 fn mounts_of(mountinfo: &str, base: &Path, real: &Path) -> Vec<Mount> {
-    let mut holder = (PathBuf::new(), "unknown".to_owned());
+    let mut holder = (PathBuf::new(), "unknown".to_owned(), String::new());
     let mut below = Vec::new();
     for line in mountinfo.lines() {
         // "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw": the fifth field, and the first behind the dash.
         let Some((left, right)) = line.split_once(" - ") else { continue };
-        let (Some(at), Some(kind)) = (left.split(' ').nth(4), right.split(' ').next()) else { continue };
+        let fields: Vec<&str> = left.split(' ').collect();
+        let (Some(at), Some(kind)) = (fields.get(4), right.split(' ').next()) else { continue };
+        let id = format!("{} {}", fields[0], fields[2]);
         let at = PathBuf::from(unescaped(at));
         if real.starts_with(&at) {
             // A later mount hides an earlier one at the same place.
             if at.as_os_str().len() >= holder.0.as_os_str().len() {
-                holder = (at, kind.to_owned());
+                holder = (at, kind.to_owned(), id);
             }
         } else if let Ok(rel) = at.strip_prefix(real) {
-            below.push(Mount { root: base.join(rel), kind: kind.to_owned() });
+            below.push(Mount { root: base.join(rel), kind: kind.to_owned(), id });
         }
     }
     below.sort_by(|a, b| a.root.cmp(&b.root));
     // Of mounts at one place the last one counts.
     below.reverse();
     below.dedup_by(|a, b| a.root == b.root);
-    below.push(Mount { root: base.to_owned(), kind: holder.1 });
+    below.push(Mount { root: base.to_owned(), kind: holder.1, id: holder.2 });
     below.reverse();
     below
 }
@@ -89,7 +93,7 @@ mod tests {
         let told: Vec<_> = got.iter().map(|m| (m.root.to_str().unwrap(), m.kind.as_str(), m.is_remote())).collect();
         assert_eq!(told, [("/library", "xfs", false), ("/library/b", "xfs", false), ("/library/cfec 001", "fuse.obsfs", true)]);
         let got = mounts_of(INFO, Path::new("/srv"), Path::new("/srv"));
-        assert_eq!(got, [Mount { root: "/srv".into(), kind: "ext4".into() }]);
+        assert_eq!(got, [Mount { root: "/srv".into(), kind: "ext4".into(), id: "22 8:1".into() }]);
         assert_eq!(mounts_of("", Path::new("/srv"), Path::new("/srv"))[0].kind, "unknown");
     }
 
