@@ -14,8 +14,11 @@ step "tools that the tests use"
 need ctorrent
 need curl
 need shellcheck
-# For a test that needs root anyway: elsewhere it is skipped.
-[ "$(id -u)" != 0 ] || need mkfs.xfs xfsprogs
+# For tests that need root anyway: elsewhere they are skipped.
+if [ "$(id -u)" = 0 ]; then
+    need mkfs.xfs xfsprogs
+    need bindfs
+fi
 need_venv
 
 step "format"

@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use world::{World, entries, file_name, make_package, read_json, task_name, tree, until};
+use world::{PATIENCE, World, entries, file_name, make_package, read_json, task_name, tree, until};
 
 /// Sets one value by JSON pointer.
 fn put(document: &mut Value, pointer: &str, value: Value) {
@@ -142,6 +142,9 @@ async fn a_wrong_hash_ends_in_downloaderror_with_the_file_named() {
         // The good task of the same name is received after that.
         assert!(world.recv(&world.receiver, &taskfile).await.ok);
         world.receiver.downloaded(&task_name("film")).await;
+        // What the bad task left goes with the next sweep.
+        let swept = async || std::fs::read_dir(world.receiver.stage()).is_ok_and(|d| d.count() == 0).then_some(());
+        until("staging is empty", PATIENCE, swept).await;
         world.assert_delivered(&package);
         assert!(!err.exists());
         std::fs::remove_dir_all(world.receiver.store().join("film")).expect("remove");

@@ -136,6 +136,53 @@ async fn by_looking_now_and_then() {
     agrees(&world.sender, "a copy is hashed").await;
 }
 
+/// As a user of its own, with the two capabilities that the unit grants, and without.
+#[tokio::test]
+async fn by_a_user_with_capabilities() {
+    if !is_root() || Command::new("setpriv").arg("--version").output().is_err() {
+        eprintln!("skipped: it takes root and setpriv");
+        return;
+    }
+    const CAPS: &str = "+sys_admin,+dac_read_search,+lease";
+    let with = vec![format!("--inh-caps={CAPS}"), format!("--ambient-caps={CAPS}")];
+    for (caps, expected) in [(with, "fanotify"), (vec![], "inotify")] {
+        let mut world = World::new();
+        let node = &mut world.sender;
+        node.set_all(&json!({"settle": 1}));
+        node.binary = world.dir.path().join("bftv2");
+        fs::copy(env!("CARGO_BIN_EXE_bftv2"), &node.binary).expect("binary");
+        let user = ["--reuid=65534", "--regid=65534", "--clear-groups"].map(str::to_owned);
+        node.runner = ["setpriv".to_owned()].into_iter().chain(user).chain(caps).collect();
+        let owned = Command::new("chown").args(["-R", "65534:65534"]).arg(world.dir.path()).status();
+        assert!(owned.is_ok_and(|s| s.success()));
+        world.sender.start().await;
+        assert_eq!(method(&world.sender).await, expected, "{:?}", world.sender.sql("select * from v_watches").await);
+        // Files of another user: with the capabilities it is known whether somebody writes, without them it takes longer.
+        bft2_package(&world.sender.store().join("film"));
+        agrees(&world.sender, "a package of another user is hashed").await;
+    }
+}
+
+/// Object storage and network file systems: others write there, and this kernel does not see it.
+#[tokio::test]
+async fn where_others_write_and_nobody_tells() {
+    let mut world = World::new();
+    let (backing, at) = (world.dir.path().join("backing"), world.sender.data().join("dcp"));
+    fs::create_dir_all(backing.join("cfec-001/dcps")).expect("directory");
+    fs::create_dir_all(&at).expect("directory");
+    if !Command::new("bindfs").arg(&backing).arg(&at).output().is_ok_and(|o| o.status.success()) {
+        eprintln!("skipped: no bindfs to be had here");
+        return;
+    }
+    let _mounted = Mounted { at, image: PathBuf::new(), kind: "fuse".into(), dir: None };
+    world.sender.set_all(&json!({"settle": 1}));
+    world.sender.start().await;
+    assert_eq!(method(&world.sender).await, "polling");
+    bft2_package(&backing.join("cfec-001/dcps/film"));
+    agrees(&world.sender, "what came from outside is hashed").await;
+    world.sender.kill();
+}
+
 /// File systems of their own, where the machine lets us make some.
 #[tokio::test]
 async fn on_xfs_and_on_a_file_system_that_is_mounted_below() {

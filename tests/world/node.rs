@@ -18,6 +18,9 @@ pub struct Node {
     api: SocketAddr,
     pub bt: SocketAddr,
     config: Value,
+    /// What runs the process, if anything: `setpriv …`.
+    pub runner: Vec<String>,
+    pub binary: PathBuf,
     child: Option<Child>,
     http: reqwest::Client,
 }
@@ -28,7 +31,8 @@ impl Node {
         let [api, bt, console] = free_ports();
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().expect("client");
         let data = root.join("data");
-        let mut node = Self { role, root, data, api, bt, config: Value::Null, child: None, http };
+        let binary = PathBuf::from(env!("CARGO_BIN_EXE_bftv2"));
+        let mut node = Self { role, root, data, api, bt, config: Value::Null, runner: vec![], binary, child: None, http };
         std::fs::create_dir_all(node.root.join("log")).expect("directory");
         let fixed = json!({
             "servertype": role, "basesubdir": SUBDIR, "senderid": "cfec", "receiverstoreplan": "B",
@@ -91,7 +95,9 @@ impl Node {
 
     /// `bftv2 serve` as a process of its own that ends with this thread, at the latest.
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_bftv2"));
+        let mut line = self.runner.iter().map(AsRef::<std::ffi::OsStr>::as_ref).chain([self.binary.as_os_str()]);
+        let mut command = Command::new(line.next().expect("a program"));
+        command.args(line);
         let output = std::fs::OpenOptions::new().create(true).append(true).open(self.root.join("log/output.log")).expect("log");
         command.arg("serve").arg("--config").arg(self.config_path()).current_dir(&self.root).stdin(Stdio::null());
         command.env("BFT2_LOG", "info").stdout(output.try_clone().expect("log")).stderr(output).process_group(0);
