@@ -87,7 +87,8 @@ impl<'a> Sorter<'a> {
             }
         }
         // Before the rows of changed files go: a name may have been taken over by another file, and its old one renamed.
-        let new = self.recognise(new).await?;
+        // Who wants everything to be read means renamed files, too.
+        let new = if self.anew { new } else { self.recognise(new).await? };
         let changed = std::mem::take(&mut self.changed);
         if !changed.is_empty() {
             self.changes += changed.len() as u64;

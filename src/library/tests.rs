@@ -260,6 +260,20 @@ async fn a_name_that_is_taken_over_keeps_both_digests() {
 }
 
 #[tokio::test]
+async fn a_renamed_file_is_read_when_everything_is_to_be() {
+    let f = Fixture::new(0).await;
+    f.write("a", "1");
+    f.scan().await;
+    f.hash().await;
+    fs::rename(f.path("a"), f.path("b")).unwrap();
+    let scanned = f.library.scan(None, true).await.unwrap();
+    assert_eq!((scanned.queued, scanned.known, scanned.gone), (1, 0, 1));
+    assert_eq!(f.names().await, Vec::<String>::new());
+    f.hash().await;
+    assert_eq!(f.rows().await, [("b".into(), digest("1"))]);
+}
+
+#[tokio::test]
 async fn other_names_of_a_changed_file_change_with_it() {
     let f = Fixture::new(0).await;
     f.write("a", "1");
