@@ -372,7 +372,14 @@ async fn queued_files_become_rows_once() {
 
     let file = |path: &str, sha1| LibraryFile { path: path.into(), size: 1, mtime_ns: 2, inode: 3, sha1 };
     let hashed = |path: &str, sha1| HashedFile { file: file(path, sha1), ctime_ns: 4, born_ns: 1 };
-    let put = async |path: &str, sha1, due_at| store.put_hashed_files(&[(hashed(path, sha1), due_at)], 5).await.unwrap();
+    let told = std::sync::Mutex::new(None);
+    let put = async |path: &str, sha1, due_at| {
+        let tell = |path: &str, was, is| {
+            *told.lock().unwrap() = Some((path.to_owned(), was, is));
+            None
+        };
+        store.put_hashed_files(&[(hashed(path, sha1), due_at)], 5, tell).await.unwrap()
+    };
     assert_eq!(put("/p/film/a", a, 0).await, [Put::Done]);
     assert_eq!(put("/p/film/a", b, 0).await, [Put::Outdated], "it is not in the queue any more");
     assert_eq!(store.library_below(Path::new("/p/film")).await.unwrap(), [file("/p/film/a", a)]);
@@ -381,7 +388,8 @@ async fn queued_files_become_rows_once() {
     // same are damage.
     let id = store.newest_library_row().await.unwrap();
     store.queue_library_files(&[line("/p/film/a", b), line("/elsewhere", b)]).await.unwrap();
-    assert_eq!(put("/p/film/a", b, 0).await, [Put::Damaged(a)]);
+    assert_eq!(put("/p/film/a", b, 0).await, [Put::Damaged]);
+    assert_eq!(told.lock().unwrap().take(), Some(("/p/film/a".into(), a, b)));
     assert_eq!(store.library_rows(&["/p/film/a"]).await.unwrap(), [Some((id, b))]);
 
     store.queue_library_files(&[line("/p/film/a", a)]).await.unwrap();

@@ -28,6 +28,7 @@ pub mod watch;
 use crate::clock::Clock;
 use crate::config::ConfigHandle;
 use crate::error::Fault;
+use crate::model::ids::Sha1;
 use crate::store::Store;
 use crate::store::events::Level;
 use crate::store::hashtable::FileStamp;
@@ -106,10 +107,11 @@ impl Library {
     }
 
     /// A file whose bytes are not what they were, though it looks the same.
-    async fn damaged(&self, path: &str, was: &str, is: &str) {
+    fn damaged(path: &str, was: Sha1, is: Sha1) -> String {
         let text =
             format!("{path} is damaged: its bytes changed, its size and times did not. SHA-1 was {was}, is {is}. Check the disk");
-        self.event_of("damaged", Level::Error, &text).await;
+        tracing::error!("{text}");
+        text
     }
 
     async fn event_of(&self, kind: &str, level: Level, text: &str) {

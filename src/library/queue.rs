@@ -306,18 +306,18 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         let rows: Vec<_> = done.iter().map(|(due, file)| (file.clone(), due.queued.due_at)).collect();
-        let put = self.library.store.put_hashed_files(&rows, self.library.clock.now_ms()).await?;
+        let mut damaged = told.damaged;
+        let tell = |path: &str, was, is| {
+            damaged += 1;
+            (damaged <= MOST_DAMAGED).then(|| Library::damaged(path, was, is))
+        };
+        let put = self.library.store.put_hashed_files(&rows, self.library.clock.now_ms(), tell).await?;
         for ((due, HashedFile { file, .. }), put) in done.into_iter().zip(put) {
             let path = &due.queued.path;
             match put {
                 Put::Outdated => continue,
                 Put::Done => {}
-                Put::Damaged(old) => {
-                    told.damaged += 1;
-                    if told.damaged <= MOST_DAMAGED {
-                        self.library.damaged(path, &old.to_string(), &file.sha1.to_string()).await;
-                    }
-                }
+                Put::Damaged => told.damaged += 1,
             }
             told.files += 1;
             told.touched.push(path.into());

@@ -69,6 +69,14 @@ impl Fixture {
         self.rows().await.into_iter().map(|r| r.0).collect()
     }
 
+    /// What an operator's hand could do to the database.
+    async fn alter(&self, sql: &'static str) {
+        use sqlx::ConnectOptions as _;
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.library.store.path());
+        let mut db = options.connect().await.unwrap();
+        sqlx::query(sql).execute(&mut db).await.unwrap();
+    }
+
     async fn sql(&self, sql: &str) -> String {
         let rows = crate::store::shell::query(self.library.store.path(), sql, std::time::Duration::from_secs(20)).await;
         let cell = |c: Option<String>| c.unwrap_or_default();
@@ -199,9 +207,16 @@ async fn damage_is_found_by_hashing_anew_and_told() {
     let file = LibraryFile { path: path.clone(), size, mtime_ns, inode, sha1: digest("1") };
     let queued = QueuedFile { path: path.display().to_string(), listed: None, stamp: None, anew: false, due_at: 1 };
     f.library.store.queue_library_files(&[queued]).await.unwrap();
-    f.library.store.put_hashed_files(&[(HashedFile { file, ctime_ns, born_ns: hash::born_ns(&meta) }, 1)], 1).await.unwrap();
+    let hashed = HashedFile { file, ctime_ns, born_ns: hash::born_ns(&meta) };
+    f.library.store.put_hashed_files(&[(hashed, 1)], 1, |_, _, _| None).await.unwrap();
     assert_eq!(f.scan().await, (0, 1, 0));
     f.library.scan(None, true).await.unwrap();
+    // Whoever waits for the queue to be empty counts the damages next: a damage that cannot be told leaves its file there.
+    let held = "CREATE TRIGGER held BEFORE INSERT ON events WHEN NEW.kind = 'damaged' BEGIN SELECT RAISE(ABORT, 'held'); END";
+    f.alter(held).await;
+    assert!(f.library.hash_all(&CancellationToken::new()).await.is_err());
+    assert_eq!(f.sql("select count(*) from library_queue").await, "1");
+    f.alter("DROP TRIGGER held").await;
     f.hash().await;
     assert_eq!(f.rows().await, [("a".into(), digest("2"))]);
     let told = f.sql("select level, text from v_events where kind = 'damaged'").await;

@@ -22,6 +22,27 @@ impl Level {
     }
 }
 
+/// Kind, task and actor as in [`Store::add_event`].
+pub(super) async fn insert_event<'e>(
+    to: impl sqlx::SqliteExecutor<'e>,
+    level: Level,
+    (kind, task, actor): (&str, &str, &str),
+    text: &str,
+    now_ms: i64,
+) -> Result<(), Fault> {
+    sqlx::query("INSERT INTO events (at, level, kind, task, actor, text) VALUES (?, ?, ?, ?, ?, ?)")
+        .bind(now_ms)
+        .bind(level.as_str())
+        .bind(kind)
+        .bind(task)
+        .bind(actor)
+        .bind(text)
+        .execute(to)
+        .await
+        .map_err(db_fault)?;
+    Ok(())
+}
+
 impl Store {
     /// Adds an event. `task` is the task file's name or empty; `actor` says who asked (`api`, `drop`, `conductor`).
     pub async fn add_event(
@@ -33,16 +54,7 @@ impl Store {
         text: &str,
         now_ms: i64,
     ) -> Result<(), Fault> {
-        sqlx::query("INSERT INTO events (at, level, kind, task, actor, text) VALUES (?, ?, ?, ?, ?, ?)")
-            .bind(now_ms)
-            .bind(level.as_str())
-            .bind(kind)
-            .bind(task)
-            .bind(actor)
-            .bind(text)
-            .execute(&self.writer)
-            .await
-            .map_err(db_fault)?;
+        insert_event(&self.writer, level, (kind, task, actor), text, now_ms).await?;
         self.events.notify_waiters();
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Files of the library that wait to be hashed: a scan, a change or an edit of `hashtable.txt` asks for them.
 
+use super::events::{Level, insert_event};
 use super::hashtable::FileStamp;
 use super::library::LibraryFile;
 use super::{Store, bad_row, db_fault, i, u};
@@ -69,8 +70,8 @@ pub struct QueueLength {
 pub enum Put {
     /// It is in the library now.
     Done,
-    /// It looks as it did, and its bytes are others: it had this digest.
-    Damaged(Sha1),
+    /// It looks as it did, and its bytes are others.
+    Damaged,
     /// It changed again meanwhile: it is still in the queue, and this digest is not kept.
     Outdated,
 }
@@ -144,11 +145,18 @@ impl Store {
         sqlx::query_scalar("SELECT min(due_at) FROM library_queue").fetch_one(&self.readers).await.map_err(db_fault)
     }
 
-    /// Files that were hashed: rows are added or refreshed, in one transaction. A file belongs to the known package that
-    /// it lies in. `queued` tells as which it was due.
-    pub async fn put_hashed_files(&self, files: &[(HashedFile, i64)], now_ms: i64) -> Result<Vec<Put>, Fault> {
+    /// Files that were hashed, with when they were due: rows are added or refreshed, in one transaction. A file belongs to
+    /// the known package that it lies in. `tell` gets the path, the old and the new digest of a damaged file, and says what
+    /// its event is to tell: who sees the queue empty sees the damage, too.
+    pub async fn put_hashed_files(
+        &self,
+        files: &[(HashedFile, i64)],
+        now_ms: i64,
+        mut tell: impl FnMut(&str, Sha1, Sha1) -> Option<String> + Send,
+    ) -> Result<Vec<Put>, Fault> {
         let mut tx = self.begin().await?;
         let mut out = Vec::with_capacity(files.len());
+        let mut told = false;
         for (HashedFile { file, ctime_ns, born_ns }, due_at) in files {
             let path = file.path.to_string_lossy().into_owned();
             let wanted = sqlx::query("DELETE FROM library_queue WHERE path = ? AND due_at = ?")
@@ -172,10 +180,17 @@ impl Store {
                     .await
                     .map_err(db_fault)?;
             put_row(&mut tx, &path, file, (*ctime_ns, *born_ns), now_ms).await?;
-            let old = old.map(|o| super::library::digest(&o)).transpose()?;
-            out.push(old.filter(|o| *o != file.sha1).map_or(Put::Done, Put::Damaged));
+            let old = old.map(|o| super::library::digest(&o)).transpose()?.filter(|o| *o != file.sha1);
+            if let Some(text) = old.and_then(|old| tell(&path, old, file.sha1)) {
+                insert_event(&mut *tx, Level::Error, ("damaged", "", "library"), &text, now_ms).await?;
+                told = true;
+            }
+            out.push(if old.is_some() { Put::Damaged } else { Put::Done });
         }
         self.commit_library(tx).await?;
+        if told {
+            self.events.notify_waiters();
+        }
         Ok(out)
     }
 

@@ -57,7 +57,7 @@ impl Library {
         let Hashed::Done(file) = hashed.unwrap() else { panic!("{text} is not hashed") };
         let queued = QueuedFile { path: text, listed: None, stamp: None, anew: false, due_at: 0 };
         self.store().queue_library_files(&[queued]).await.unwrap();
-        assert_ne!(self.store().put_hashed_files(&[(file, 0)], 1).await.unwrap(), [Put::Outdated]);
+        assert_ne!(self.store().put_hashed_files(&[(file, 0)], 1, |_, _, _| None).await.unwrap(), [Put::Outdated]);
     }
 
     async fn hash(&self, package: &str) {
