@@ -22,8 +22,8 @@ use crate::transport::limit::Limiter;
 use crate::views::TaskDirs;
 use crate::web::origin::origin;
 use crate::web::tracker::{TrackerOptions, TrackerState, tracker};
-use crate::work::Node;
 use crate::work::conductor::Conductor;
+use crate::work::{Node, role};
 use poem::listener::{Acceptor, Listener, TcpAcceptor, TcpListener};
 use poem::{Endpoint, IntoResponse, Route, Server};
 use std::net::SocketAddr;
@@ -112,6 +112,7 @@ impl App {
         // A cacher has no library.
         let library =
             (config.servertype != NodeType::Cacher).then(|| Arc::new(Library::new(store.clone(), handle.clone(), clock.clone())));
+        role::check(&node, library.as_deref()).await?;
         let desk = Arc::new(Desk {
             store: store.clone(),
             config: handle,

@@ -157,6 +157,15 @@ pub struct Config {
 }
 
 impl Config {
+    /// The `datasource` of packages that are in object storage already.
+    pub const IN_BUCKET: &str = "obs";
+    /// What `datasource` may be, for messages.
+    pub const DATASOURCES: &str = "local or obs";
+
+    pub fn is_datasource(word: &str) -> bool {
+        matches!(word, "local" | Self::IN_BUCKET)
+    }
+
     /// Reads and checks a file. The warnings are for the log.
     pub fn load(path: &Path) -> Result<(Config, Vec<String>), ConfigError> {
         let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };

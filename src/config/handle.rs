@@ -58,7 +58,9 @@ impl ConfigHandle {
             ($($key:ident),+) => {
                 $(if new.$key != old.$key {
                     new.$key = old.$key.clone();
-                    warnings.push(format!("{} has changed: it takes effect when the service is restarted", stringify!($key)));
+                    let key = stringify!($key);
+                    let then = if matches!(key, "servertype" | "receiverstoreplan") { "; the hash table is rebuilt then" } else { "" };
+                    warnings.push(format!("{key} has changed: it takes effect when the service is restarted{then}"));
                 })+
             };
         }

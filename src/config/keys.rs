@@ -184,7 +184,7 @@ pub(super) fn parse(text: &[u8]) -> Result<(Config, Vec<String>)> {
         obssk: k.secret("obssk")?,
         obsendpoint: k.parsed(&["obsendpoint"], endpoint::OBS_OWN_ALLOWED, ObsEndpoint::parse_own)?,
         datasource: k
-            .parsed(&["datasource"], "local or obs", |s| matches!(s, "local" | "obs").then(|| s.to_owned()))?
+            .parsed(&["datasource"], Config::DATASOURCES, |s| Config::is_datasource(s).then(|| s.to_owned()))?
             .unwrap_or_else(|| "local".into()),
         receiverstoreplan: k
             .parsed(&["receiverstoreplan"], StorePlan::ALLOWED, |s| StorePlan::parse(&s.to_ascii_uppercase()))?

@@ -1,6 +1,7 @@
 //! `gentask` and `taskfilesquery` (protocol sections 3.5 and 3.6): check the request, queue the job, tell how it is.
 
 use super::{Desk, GentaskRequest, QueryReply, Reply, failed};
+use crate::config::Config;
 use crate::model::endpoint::{OBS_ENDPOINT_ALLOWED, OBS_URL_ALLOWED, ObsEndpoint, ObsUrl, TRACKER_ALLOWED, tracker_url};
 use crate::model::generation::GenerationOrder;
 use crate::model::ids::{BaseSubdir, PackageName, TaskName};
@@ -125,6 +126,10 @@ impl Desk {
         if !r.endpoint.is_empty() && ObsEndpoint::parse(&r.endpoint).is_none() {
             return Err(format!("error, invalid endpoint: {}. Allowed: {OBS_ENDPOINT_ALLOWED}.", r.endpoint));
         }
+        let datasource = or(&r.datasource, config.datasource.clone());
+        if !Config::is_datasource(&datasource) {
+            return Err(format!("error, invalid datasource: {datasource}. Allowed: {}.", Config::DATASOURCES));
+        }
         Ok(GenerationOrder {
             dcppath: store.join(name.as_str()),
             taskfile,
@@ -134,7 +139,7 @@ impl Desk {
             policy: policy.to_string(),
             tracker,
             seedtime_hours,
-            datasource: or(&r.datasource, config.datasource.to_string()),
+            datasource,
             obsurl: r.obsurl.clone(),
             ak: r.ak.clone(),
             sk: r.sk.clone(),

@@ -78,6 +78,11 @@ impl Library {
         Self { store, config, clock, place, queued, scans, touched, away, refused, packages, dealt }
     }
 
+    /// Asks for a comparison of everything with the disk, whether or not it is watched.
+    pub fn compare_all(&self) {
+        self.touched.add(self.place.base.clone(), true);
+    }
+
     /// Watches, hashes, exports and takes in until stopped.
     pub async fn keep(&self, stop: CancellationToken) {
         tokio::join!(self.keep_table(&stop), self.hash_queue(&stop), self.keep_watch(&stop));

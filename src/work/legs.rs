@@ -2,6 +2,7 @@
 
 use super::Node;
 use crate::assembly::Assembly;
+use crate::config::{Config, MachineType};
 use crate::error::Fault;
 use crate::model::span::{Method, Span};
 use crate::model::task_file::TaskFile;
@@ -143,7 +144,11 @@ impl Run {
                     .map_err(|e| Fault::permanent(format!("bad cdn.url {:?}: {e}", crate::model::endpoint::shown(url))))?;
                 Box::new(CdnTransport::new(url, CdnOptions::default())?)
             }
-            Method::Obs => Box::new(ObsTransport::new(obs_location(&config, file)?, ObsOptions::default())?),
+            Method::Obs => {
+                // A library in a mounted bucket, and data that came from the bucket, are there (protocol sections 1, 6).
+                let upload = config.machinetype == MachineType::Local && file.datasource != Config::IN_BUCKET;
+                Box::new(ObsTransport::new(obs_location(&config, file)?, ObsOptions { upload, ..ObsOptions::default() })?)
+            }
             Method::Bt => {
                 let torrent = self.node.store.task_torrent(self.plan.task.id).await?;
                 let torrent = torrent.ok_or_else(|| Fault::permanent("the task has no torrent: generate and send it again"))?;
@@ -178,7 +183,7 @@ impl Run {
 
 /// The store of a task: an empty endpoint or key in the task file means the node's own. `file:` comes from the node's own
 /// configuration alone.
-pub fn obs_location(config: &crate::config::Config, file: &TaskFile) -> Result<ObsLocation, Fault> {
+pub fn obs_location(config: &Config, file: &TaskFile) -> Result<ObsLocation, Fault> {
     let url = file.obs.url.as_ref().ok_or_else(|| Fault::permanent("the task has no obs.url"))?.to_string();
     let (endpoint, from) = match (&file.obs.endpoint, &config.obsendpoint) {
         (Some(given), _) => (given.as_str(), EndpointFrom::Outside),

@@ -7,6 +7,7 @@
 //! * [`repair`] — what to do when a method cannot bring a file, or brought wrong bytes.
 //! * [`reception`] — local copies, finishing, dropping a cacher's data.
 //! * [`sharing`] — receptions that want the same files: one fetches, the others copy.
+//! * [`role`] — a node that is another than at its last start.
 //! * [`generate`] — gentask jobs. * [`upkeep`] — retention. * [`thrift`] — a database that somebody holds.
 
 pub mod conductor;
@@ -17,6 +18,7 @@ mod legs;
 mod reception;
 mod repair;
 mod results;
+pub mod role;
 mod sampler;
 mod sharing;
 mod thrift;

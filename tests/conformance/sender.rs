@@ -7,7 +7,7 @@ use super::asking::{Ask, Client, ask};
 use super::bench::Bench;
 use super::cases::Stage;
 use super::films::{MIB, film, grow, thirds, vast};
-use super::world::{PATIENCE, World, read_json, task_name, until};
+use super::world::{PATIENCE, SUBDIR, World, copy_tree, read_json, task_name, until};
 use serde_json::json;
 use std::path::Path;
 
@@ -208,6 +208,8 @@ async fn simplified_send(bench: &mut Bench, sender: &Client<'_>, world: &World) 
     // Small enough to be hashed before the reply. The parameter has two names (17.36).
     std::fs::remove_dir_all(world.sender.store().join("xiaofang")).expect("remove");
     thirds(&world.sender.store().join("xiaofang"), 10_000);
+    // `obs`: the bucket has it already.
+    copy_tree(&world.sender.store().join("xiaofang"), &world.objects().join(SUBDIR).join("dcps/xiaofang"));
     let sends = ask("sends/request.json").without("datasource").with("data", "obs");
     bench.reply(sender, "sends/ok.json", sends.sloppy()).await;
     // It is sent without another call.

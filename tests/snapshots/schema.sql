@@ -247,6 +247,12 @@ CREATE TABLE library_work (
     rate         INTEGER NOT NULL DEFAULT 0,         -- bytes per second
     at           INTEGER NOT NULL
 ) STRICT;
+CREATE TABLE node (
+    id                INTEGER PRIMARY KEY CHECK (id = 1),
+    servertype        TEXT NOT NULL,
+    receiverstoreplan TEXT NOT NULL,
+    since             INTEGER NOT NULL              -- milliseconds since the epoch
+) STRICT;
 CREATE TABLE package_assets (
     package      TEXT NOT NULL REFERENCES packages (path) ON DELETE CASCADE,
     asset        TEXT NOT NULL,

@@ -48,6 +48,8 @@ pub struct ObsOptions {
     pub part_size: Option<u64>,
     /// Files (and spans) of fewer bytes go up in one request, from memory.
     pub small: u64,
+    /// Publishing uploads. Otherwise the package lies in the store already, and is only looked for.
+    pub upload: bool,
     pub retry: Policy,
     pub connect_timeout: Duration,
     /// Fetching. Its `period` is also the longest wait for any answer, and the longest time in which no byte of an
@@ -63,6 +65,7 @@ impl Default for ObsOptions {
             parallel: 3,
             part_size: None,
             small: 8 << 20,
+            upload: true,
             retry: Policy::default(),
             connect_timeout: Duration::from_secs(15),
             ranged: RangedOptions::default(),
@@ -175,29 +178,70 @@ impl ObsTransport {
         }
     }
 
-    /// How many bytes of these spans are in the store, by the sizes of their objects: what `obsstatus` shows. A whole
-    /// file's object counts for its parts too (a bucket that is itself the library has no others).
+    /// How many bytes of these spans are in the store, by the sizes of their objects.
     pub async fn uploaded_bytes(&self, files: &[FileMeta], spans: &[Span]) -> Result<u64, Fault> {
-        let never = CancellationToken::new();
+        let (mut bytes, never) = (0, CancellationToken::new());
+        self.look(files, spans, &never, |span, there| bytes += if there { span.len } else { 0 }).await?;
+        Ok(bytes)
+    }
+
+    /// Tells of each span whether it is in the store, by the sizes of the objects. A whole file's object counts for its
+    /// parts too: a bucket that is itself the library has no others. `None`: stopped.
+    async fn look(
+        &self,
+        files: &[FileMeta],
+        spans: &[Span],
+        stop: &CancellationToken,
+        mut tell: impl FnMut(&Span, bool) + Send,
+    ) -> Result<Option<()>, Fault> {
         let listed = match &*self.store {
             ObjectStore::Directory(_) => None,
             ObjectStore::Bucket(b) => {
-                let list = with_retries(self.options.retry, &never, || b.sizes(&self.location.prefix)).await;
-                Some(list.unwrap_or_else(|| Ok(Default::default()))?)
+                let list = with_retries(self.options.retry, stop, || b.sizes(&self.location.prefix)).await;
+                let Some(sizes) = list.transpose()? else { return Ok(None) };
+                Some(sizes)
             }
         };
         let size = async |key: &str| match &listed {
             Some(sizes) => Ok(sizes.get(key).copied()),
             None => self.store.stat(key).await.map(|e| e.map(|e| e.size)),
         };
-        let mut bytes = 0;
         for span in spans {
+            if stop.is_cancelled() {
+                return Ok(None);
+            }
             let file = file_of(files, span)?;
             let there = size(&object_key(&self.location, file, span)?).await? == Some(span.len)
                 || (!is_whole(file, span) && size(&self.location.key(&file.path)).await? == Some(file.size));
-            bytes += if there { span.len } else { 0 };
+            tell(span, there);
         }
-        Ok(bytes)
+        Ok(Some(()))
+    }
+
+    /// Publishing without uploading: a mounted bucket may show a file here some time before it is an object, so what is
+    /// missing is looked for again.
+    async fn look_for(&self, job: &PublishJob) -> Result<Outcome, Fault> {
+        let mut missing: Option<(u32, usize)> = None;
+        let tell = |span: &Span, there| match there {
+            true => job.ctx.counters.add_done(span.len),
+            false => missing = Some(missing.map_or((span.file, 1), |(first, n)| (first, n + 1))),
+        };
+        if self.look(&job.files, &job.spans, &job.ctx.stop, tell).await?.is_none() {
+            return Ok(Outcome::Stopped);
+        }
+        let Some((first, n)) = missing else {
+            job.ctx.counters.set_ready(true);
+            return Ok(Outcome::Done);
+        };
+        let path = job.files.get(first as usize).map(|f| f.path.clone());
+        let name = path.as_ref().map_or_else(String::new, ToString::to_string);
+        let more = if n > 1 { format!(" ({n} like this)") } else { String::new() };
+        let fault = Fault::transient(format!(
+            "{name}{more} is not in the object storage with its size ({}), and this node does not upload (machinetype hwecs, \
+             or datasource obs): put it there",
+            self.location.url()
+        ));
+        Err(path.iter().fold(fault, |fault, path| fault.file(path)))
     }
 
     /// Deletes the objects of these spans and their unfinished uploads, which a store would keep (and charge for) for ever.
@@ -235,6 +279,9 @@ impl Transport for ObsTransport {
 
     async fn publish(&self, job: PublishJob) -> Result<Outcome, Fault> {
         job.ctx.counters.set_ready(false);
+        if !self.options.upload {
+            return self.look_for(&job).await;
+        }
         let upload = upload::Upload::new(&self.store, &self.location, &self.options, &job);
         let parallel = self.options.parallel.max(1);
         let mut spans = futures::stream::iter(job.spans.iter().copied().map(|span| upload.span(span))).buffer_unordered(parallel);

@@ -1,0 +1,34 @@
+//! What the node was at its last start.
+
+use super::{Store, db_fault};
+use crate::error::Fault;
+
+/// What a hash table depends on, as the configuration spells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeRow {
+    pub servertype: String,
+    pub receiverstoreplan: String,
+}
+
+impl Store {
+    /// `None` before the first start.
+    pub async fn node(&self) -> Result<Option<NodeRow>, Fault> {
+        let row: Option<(String, String)> = sqlx::query_as("SELECT servertype, receiverstoreplan FROM node")
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(db_fault)?;
+        Ok(row.map(|(servertype, receiverstoreplan)| NodeRow { servertype, receiverstoreplan }))
+    }
+
+    /// Notes what the node is now.
+    pub async fn put_node(&self, node: &NodeRow, now_ms: i64) -> Result<(), Fault> {
+        sqlx::query("INSERT OR REPLACE INTO node (id, servertype, receiverstoreplan, since) VALUES (1, ?, ?, ?)")
+            .bind(&node.servertype)
+            .bind(&node.receiverstoreplan)
+            .bind(now_ms)
+            .execute(&self.writer)
+            .await
+            .map_err(db_fault)?;
+        Ok(())
+    }
+}
