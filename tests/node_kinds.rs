@@ -173,3 +173,47 @@ async fn a_node_with_tasks_of_its_old_kind_does_not_start() {
     world.cacher.downloaded(&task).await;
     assert_eq!(tree(&world.cacher.store().join("film")), tree(&world.sender.store().join("film")));
 }
+
+/// A sender receives like a receiver, into the store from which it sends, and passes on what it received.
+#[tokio::test]
+async fn a_sender_receives_and_passes_on() {
+    let mut world = World::new();
+    let [web] = world::free_ports();
+    let base = format!("http://{web}");
+    world.cacher.set_all(&json!({
+        "servertype": "sender", "weblisten": web.to_string(), "senderdomain": base, "cdnurl": base,
+        "btpeers": [world.cacher.bt.to_string()],
+    }));
+    let package = world.package("film", 9, 2);
+    world.start().await;
+    world.cacher.start().await;
+    let task = task_name("film");
+    let taskfile = world.publish("film", "1:1:1").await;
+    let second = &world.cacher;
+    assert_eq!(world.recv(second, &taskfile).await.desc(), "succeed!");
+    second.downloaded(&task).await;
+    let received = second.store().join("film");
+    assert_eq!(tree(&received), tree(&package.dir));
+    assert!(second.store().join("film.finished").is_file());
+
+    // The first one goes; the second has everything.
+    world.sender.kill();
+    let tmp = second.data().join("sender/tmp").join(&task);
+    let order = json!({"dcppath": received, "taskfile": tmp, "basesubdir": SUBDIR, "btobscdn": "1:0:1", "policy": "fulltime"});
+    assert!(second.call("gentask", order.clone()).await.ok);
+    let made = async || {
+        let reply = second.call("taskfilesquery", json!({"dcppath": received, "taskfile": tmp})).await;
+        assert!(reply.ok, "{reply:?}");
+        (reply.text("status") == "finished").then_some(())
+    };
+    until("the task file is made", PATIENCE, made).await;
+    assert!(second.call("send", json!({"taskfile": tmp})).await.ok);
+    let ready = async || {
+        let reply = second.call("uploadprogress", json!({"taskfile": task})).await;
+        (reply.text("status") == "ready").then(|| reply.text("taskfile"))
+    };
+    let sent = until("it is ready", PATIENCE, ready).await;
+    assert_eq!(second.places(&task), ["sender/uploaded", "receiver/downloaded"], "one task of each kind");
+    world.receive(Path::new(&sent)).await;
+    world.assert_delivered(&package);
+}
