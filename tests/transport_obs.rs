@@ -94,6 +94,32 @@ async fn a_package_goes_up_and_comes_down() {
     assert!(emulator.keys(BUCKET).is_empty());
 }
 
+/// The bucket is the library itself: objects without our metadata, and none for parts of files.
+#[tokio::test]
+async fn what_is_in_the_bucket_already_is_only_looked_for() {
+    let (emulator, package) = (ObsEmulator::start().await, film(14));
+    let looking = || transport_with(&emulator, SK, ObsOptions { upload: false, ..options() });
+    let fault = looking().publish(package.publish_job(&ctx())).await.unwrap_err();
+    assert!(fault.is_transient() && fault.message.contains("like this") && fault.message.contains("does not upload"), "{fault}");
+    for (i, file) in package.files.iter().enumerate() {
+        let cut = u64::from(i == 2);
+        emulator.put(BUCKET, &format!("dcps/film/{}", file.path), &package.read(i as u32, 0..file.size - cut), &[]);
+    }
+    let first = ctx();
+    let fault = looking().publish(package.publish_job(&first)).await.unwrap_err();
+    assert_eq!((fault.file.as_deref(), first.counters.is_ready(), done(&first)), (Some("pic.mxf"), false, 1_000), "{fault}");
+
+    emulator.put(BUCKET, "dcps/film/pic.mxf", &package.read(2, 0..package.files[2].size), &[]);
+    let second = ctx();
+    let mut job = package.publish_job(&second);
+    job.spans = vec![Span { file: 2, offset: MIB, len: 2 * MIB }, Span { file: 2, offset: 4 * MIB, len: 5 }];
+    assert_eq!(looking().publish(job).await.unwrap(), Outcome::Done);
+    assert_eq!((done(&second), wire(&second), second.counters.is_ready()), (2 * MIB + 5, 0, true));
+    assert_eq!((emulator.count(Op::PutPart), emulator.keys(BUCKET).len()), (0, 3));
+    let wrong = transport_with(&emulator, "EXAMPLE-WRONG-SK", ObsOptions { upload: false, ..options() });
+    assert_eq!(wrong.publish(package.publish_job(&ctx())).await.unwrap_err().class, FaultClass::Permanent);
+}
+
 #[tokio::test]
 async fn spans_have_objects_of_their_own() {
     let (emulator, package, ctx) = (ObsEmulator::start().await, film(2), ctx());
