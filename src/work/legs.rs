@@ -143,7 +143,10 @@ impl Run {
                     .map_err(|e| Fault::permanent(format!("bad cdn.url {:?}: {e}", crate::model::endpoint::shown(url))))?;
                 Box::new(CdnTransport::new(url, CdnOptions::default())?)
             }
-            Method::Obs => Box::new(ObsTransport::new(obs_location(&config, file)?, ObsOptions::default())?),
+            Method::Obs => {
+                let sent = file.spans_by_method().into_iter().filter(|(_, m)| *m == Method::Obs).map(|(s, _)| s).collect();
+                Box::new(ObsTransport::new(obs_location(&config, file)?, ObsOptions::default())?.objects(sent))
+            }
             Method::Bt => {
                 let torrent = self.node.store.task_torrent(self.plan.task.id).await?;
                 let torrent = torrent.ok_or_else(|| Fault::permanent("the task has no torrent: generate and send it again"))?;
@@ -201,10 +204,11 @@ fn file_base<'a>(url: &'a str, file: &TaskFile) -> &'a str {
     }
 }
 
-struct LegNotes {
-    store: Store,
-    task: i64,
-    method: Method,
+/// A leg's notes in the database.
+pub struct LegNotes {
+    pub store: Store,
+    pub task: i64,
+    pub method: Method,
 }
 
 #[async_trait::async_trait]

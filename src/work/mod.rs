@@ -7,12 +7,16 @@
 //! * [`repair`] — what to do when a method cannot bring a file, or brought wrong bytes.
 //! * [`reception`] — local copies, finishing, dropping a cacher's data.
 //! * [`sharing`] — receptions that want the same files: one fetches, the others copy.
+//! * [`helping`] — a method that is done takes over what another one does not bring.
+//! * [`uploads`] — unfinished uploads of cancelled tasks.
 //! * [`generate`] — gentask jobs. * [`upkeep`] — retention. * [`thrift`] — a database that somebody holds.
+//! * [`trust`] — whether the clock may be believed.
 
 pub mod conductor;
 #[cfg(test)]
 mod fixture;
 pub mod generate;
+mod helping;
 mod legs;
 mod reception;
 mod repair;
@@ -20,7 +24,9 @@ mod results;
 mod sampler;
 mod sharing;
 mod thrift;
+mod trust;
 mod upkeep;
+mod uploads;
 
 use crate::clock::{Clock, Pulse};
 use crate::config::ConfigHandle;
