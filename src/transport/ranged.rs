@@ -7,7 +7,7 @@
 //!
 //! Within a segment the network and the disk overlap: while one block is written on a blocking thread, the next one is
 //! received. Memory is two blocks per connection whatever the size of the file. After a cut, only the rest of a segment
-//! is asked for again; a try that brought at least one block does not count as a failed one.
+//! is asked for again; a try that brought more than a little does not count as a failed one.
 //!
 //! A connection that crawls while the others do not is given up and its rest asked for on a new one: the end of a file must
 //! not wait for one bad line.
@@ -43,6 +43,9 @@ pub trait RangeSource: Send + Sync {
 /// Bytes per write and per commit. Large enough that the hop to a blocking thread costs nothing, small enough that a
 /// stop loses little and memory stays at two of them per connection.
 const BLOCK: usize = 1 << 20;
+
+/// A try that brought so many bytes before it was cut off has not failed.
+const WORTH: u64 = 64 << 10;
 
 /// A connection crawls when it brings less than this part of what connections of this run usually bring.
 const CRAWL: f64 = 0.1;
@@ -325,7 +328,7 @@ impl<'a> Segment<'a> {
                 tracing::debug!(fault = %f, at = self.position(), "asking on a new connection");
                 Ok(Try::Cut)
             }
-            Err(f) if f.is_transient() && f.retry_after.is_none() && self.position() - began >= BLOCK as u64 => {
+            Err(f) if f.is_transient() && f.retry_after.is_none() && self.position() - began >= WORTH => {
                 tracing::debug!(fault = %f, detail = f.detail, at = self.position(), "cut, going on");
                 Ok(Try::Cut)
             }
