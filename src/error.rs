@@ -27,13 +27,15 @@ pub struct Fault {
     pub detail: Option<String>,
     /// The package file that is affected (relative path), where there is one.
     pub file: Option<String>,
+    /// Further package files for which the same run failed for good.
+    pub others: Vec<String>,
     /// What a server asked us to wait (`Retry-After`).
     pub retry_after: Option<Duration>,
 }
 
 impl Fault {
     pub fn new(class: FaultClass, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), detail: None, file: None, retry_after: None }
+        Self { class, message: message.into(), detail: None, file: None, others: Vec::new(), retry_after: None }
     }
     pub fn transient(message: impl Into<String>) -> Self {
         Self::new(FaultClass::Transient, message)

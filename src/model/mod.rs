@@ -4,6 +4,7 @@
 pub mod decide;
 pub mod endpoint;
 pub mod generation;
+pub mod help;
 pub mod ids;
 pub mod json;
 pub mod progress;

@@ -27,6 +27,25 @@ impl Store {
         Ok(())
     }
 
+    /// The keys of notes about uploads, by cancelled task.
+    pub async fn cancelled_uploads(&self) -> Result<Vec<(i64, Vec<String>)>, Fault> {
+        let rows: Vec<(i64, String)> = sqlx::query_as(
+            "SELECT c.task_id, c.key FROM tasks t JOIN checkpoints c ON c.task_id = t.id WHERE t.role = 'sender' \
+             AND t.state = 'history' AND t.reason = 'cancelled' AND c.method = 'obs' AND c.key GLOB 'upload:*' ORDER BY c.task_id",
+        )
+        .fetch_all(&self.readers)
+        .await
+        .map_err(db_fault)?;
+        let mut out: Vec<(i64, Vec<String>)> = Vec::new();
+        for (task, key) in rows {
+            match out.last_mut().filter(|(last, _)| *last == task) {
+                Some((_, keys)) => keys.push(key),
+                None => out.push((task, vec![key])),
+            }
+        }
+        Ok(out)
+    }
+
     pub async fn remove_checkpoint(&self, task: i64, method: Method, key: &str) -> Result<(), Fault> {
         sqlx::query("DELETE FROM checkpoints WHERE task_id = ? AND method = ? AND key = ?")
             .bind(task)

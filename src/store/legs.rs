@@ -24,6 +24,8 @@ pub struct LegRow {
     pub rate: u64,
     pub peers: u32,
     pub tries: u32,
+    /// Time spent running.
+    pub active_ms: u64,
     pub retry_at: Option<i64>,
     pub error: String,
     /// Off-peak windows as text, if the leg has any.
@@ -44,8 +46,8 @@ pub struct LegSample {
     pub ready: bool,
 }
 
-const LEG_COLUMNS: &str =
-    "task_id, method, state, ready, bytes_total, bytes_done, bytes_wire, bytes_sent, rate, peers, tries, retry_at, error";
+const LEG_COLUMNS: &str = "task_id, method, state, ready, bytes_total, bytes_done, bytes_wire, bytes_sent, rate, peers, tries, active_ms, \
+     retry_at, error";
 
 fn read_leg(r: &SqliteRow, prefix: &str) -> Result<LegRow, Fault> {
     let column = |c: &str| format!("{prefix}{c}");
@@ -64,6 +66,7 @@ fn read_leg(r: &SqliteRow, prefix: &str) -> Result<LegRow, Fault> {
         rate: u(int("rate")?),
         peers: u32::try_from(int("peers")?).unwrap_or(0),
         tries: u32::try_from(int("tries")?).unwrap_or(0),
+        active_ms: u(int("active_ms")?),
         retry_at: r.try_get(column("retry_at").as_str()).map_err(db_fault)?,
         error: text("error")?,
         windows: r.try_get(column("windows").as_str()).map_err(db_fault)?,

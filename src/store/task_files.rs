@@ -212,6 +212,63 @@ impl Store {
         tx.commit().await.map_err(db_fault)
     }
 
+    /// Gives the ends of spans from one method to another: each from the offset beside it on. The giver is not refused for
+    /// them. One transaction, so that no byte is ever nobody's. `false`: the task is not at work any more.
+    pub async fn give_spans(&self, task: i64, from: Method, to: Method, ends: &[(Span, u64)]) -> Result<bool, Fault> {
+        let list: Vec<_> = ends.iter().map(|(s, at)| json!([s.file, s.offset, (*at).max(s.offset) - s.offset])).collect();
+        let list = json!(list).to_string();
+        let mut tx = self.begin().await?;
+        let at_work: i64 = sqlx::query_scalar("SELECT count(*) FROM tasks WHERE id = ? AND state = 'downloading'")
+            .bind(task)
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(db_fault)?;
+        if at_work == 0 {
+            return Ok(false);
+        }
+        let given = "WITH n AS MATERIALIZED (SELECT CAST(value->>0 AS INTEGER) AS i, CAST(value->>1 AS INTEGER) AS at, \
+                     CAST(value->>2 AS INTEGER) AS stays FROM json_each(?2))";
+        for sql in [
+            "INSERT INTO spans (task_id, idx, offset, len, method, planned) SELECT s.task_id, s.idx, n.at + n.stays, s.len - n.stays, ?4, \
+             s.planned FROM n JOIN spans s ON s.task_id = ?1 AND s.idx = n.i AND s.offset = n.at AND s.method = ?3 \
+             WHERE n.stays > 0 AND n.stays < s.len",
+            "UPDATE spans SET len = CASE WHEN n.stays > 0 THEN min(len, n.stays) ELSE len END, \
+             method = CASE WHEN n.stays > 0 THEN method ELSE ?4 END FROM n \
+             WHERE task_id = ?1 AND idx = n.i AND offset = n.at AND method = ?3",
+        ] {
+            sqlx::query(sqlx::AssertSqlSafe(format!("{given} {sql}")))
+                .bind(task)
+                .bind(&list)
+                .bind(from.as_str())
+                .bind(to.as_str())
+                .execute(&mut *tx)
+                .await
+                .map_err(db_fault)?;
+        }
+        sqlx::query(
+            "INSERT INTO legs (task_id, method, state) VALUES (?1, ?2, 'waiting') \
+             ON CONFLICT (task_id, method) DO UPDATE SET state = 'waiting', retry_at = NULL WHERE state IN ('done', 'failed', 'off')",
+        )
+        .bind(task)
+        .bind(to.as_str())
+        .execute(&mut *tx)
+        .await
+        .map_err(db_fault)?;
+        // Nothing is left to try.
+        sqlx::query(
+            "UPDATE legs SET state = 'done', error = '', tries = 0, retry_at = NULL WHERE task_id = ?1 AND method = ?2 AND state = 'waiting' \
+             AND NOT EXISTS (SELECT 1 FROM spans WHERE task_id = ?1 AND method = ?2)",
+        )
+        .bind(task)
+        .bind(from.as_str())
+        .execute(&mut *tx)
+        .await
+        .map_err(db_fault)?;
+        retotal_legs(&mut tx, task).await?;
+        tx.commit().await.map_err(db_fault)?;
+        Ok(true)
+    }
+
     /// Copies of these files were found on this node: they are copied, and no method brings them. One transaction, so that no
     /// byte is ever nobody's. `false`: the task is not at work any more.
     pub async fn copy_instead(&self, task: i64, files: &[(u32, PathBuf)]) -> Result<bool, Fault> {

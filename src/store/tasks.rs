@@ -114,6 +114,16 @@ impl Store {
     /// Writes an accepted task; one of the same role and name is replaced. Returns after the commit.
     pub async fn accept_task(&self, t: &NewTask, now_ms: i64) -> Result<i64, Fault> {
         let mut tx = self.begin().await?;
+        // An upload goes on where it was: its parts lie in the store, and nobody else knows of them.
+        let uploads: Vec<(String, String)> = sqlx::query_as(
+            "SELECT c.key, c.value FROM tasks t JOIN checkpoints c ON c.task_id = t.id WHERE t.role = ? AND t.role = 'sender' \
+             AND t.name = ? AND c.method = 'obs' AND c.key GLOB 'upload:*'",
+        )
+        .bind(t.role.as_str())
+        .bind(t.name.as_str())
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(db_fault)?;
         sqlx::query("DELETE FROM tasks WHERE role = ? AND name = ?")
             .bind(t.role.as_str())
             .bind(t.name.as_str())
@@ -156,6 +166,15 @@ impl Store {
         .await
         .map_err(db_fault)?;
         insert_parts(&mut tx, id, t).await?;
+        for (key, value) in uploads {
+            sqlx::query("INSERT INTO checkpoints (task_id, method, key, value) VALUES (?, 'obs', ?, ?)")
+                .bind(id)
+                .bind(key)
+                .bind(value)
+                .execute(&mut *tx)
+                .await
+                .map_err(db_fault)?;
+        }
         tx.commit().await.map_err(db_fault)?;
         Ok(id)
     }

@@ -7,7 +7,10 @@
 //!
 //! Within a segment the network and the disk overlap: while one block is written on a blocking thread, the next one is
 //! received. Memory is two blocks per connection whatever the size of the file. After a cut, only the rest of a segment
-//! is asked for again; a try that brought at least one block does not count as a failed one.
+//! is asked for again; a try that brought more than a little does not count as a failed one.
+//!
+//! A connection that crawls while the others do not is given up and its rest asked for on a new one: the end of a file must
+//! not wait for one bad line.
 //!
 //! A file that cannot be had (missing, changed, always answered with an error) does not stop the others: what can be had
 //! is fetched, then its fault is returned. When a second file fails in a row because the server stays away, no new
@@ -41,6 +44,14 @@ pub trait RangeSource: Send + Sync {
 /// stop loses little and memory stays at two of them per connection.
 const BLOCK: usize = 1 << 20;
 
+/// A try that brought so many bytes before it was cut off has not failed.
+const WORTH: u64 = 64 << 10;
+
+/// A connection crawls when it brings less than this part of what connections of this run usually bring.
+const CRAWL: f64 = 0.1;
+/// Connections of one segment that are given up for crawling: on a line that is slow for all, one must do in the end.
+const CRAWLERS: u32 = 4;
+
 /// How a leg fetches.
 #[derive(Clone, Debug)]
 pub struct RangedOptions {
@@ -73,6 +84,7 @@ pub async fn fetch_ranges(job: &FetchJob, source: Arc<dyn RangeSource>, options:
         ctx: job.ctx.clone(),
         source,
         options: options.clone(),
+        usual: Mutex::default(),
     });
     let mut workers = JoinSet::new();
     for _ in 0..options.connections.max(1) {
@@ -83,7 +95,10 @@ pub async fn fetch_ranges(job: &FetchJob, source: Arc<dyn RangeSource>, options:
             fetch.queue().fail(None, Fault::transient(format!("{}: a transfer ended unexpectedly", job.ctx.task)).detail(e));
         }
     }
-    let mut queue = fetch.queue();
+    let queue = &mut *fetch.queue();
+    if let Some(fault) = queue.fault.as_mut() {
+        fault.others = std::mem::take(&mut queue.lost).into_iter().filter(|f| Some(f) != fault.file.as_ref()).collect();
+    }
     match queue.fault.take() {
         Some(fault) if fault.is_transient() && job.ctx.stop.is_cancelled() => Ok(Outcome::Stopped),
         Some(fault) => Err(fault),
@@ -102,6 +117,8 @@ struct Fetch {
     ctx: LegContext,
     source: Arc<dyn RangeSource>,
     options: RangedOptions,
+    /// Bytes per second that a connection brings, by the segments so far.
+    usual: Mutex<Option<f64>>,
 }
 
 /// What is still to be taken up, and what went wrong.
@@ -112,6 +129,8 @@ struct Queue {
     /// Files whose tries were used up since the last segment that succeeded.
     silent: HashSet<u32>,
     fault: Option<Fault>,
+    /// Paths of the files that failed for good.
+    lost: Vec<String>,
     /// A segment was left incomplete because of a stop.
     unfinished: bool,
     /// No new segments: the server stays away, or this machine cannot go on.
@@ -133,7 +152,15 @@ impl Queue {
                 ranges.extend(job.sink.missing(span).into_iter().map(|r| (span.file, r)));
             }
         }
-        Ok(Self { ranges, refused: HashSet::new(), silent: HashSet::new(), fault: None, unfinished: false, closed: false })
+        Ok(Self {
+            ranges,
+            refused: HashSet::new(),
+            silent: HashSet::new(),
+            fault: None,
+            lost: Vec::new(),
+            unfinished: false,
+            closed: false,
+        })
     }
 
     /// The next segment, in order.
@@ -154,20 +181,28 @@ impl Queue {
         }
     }
 
-    /// Keeps the first fault; a fault of this machine outranks those of the other side.
+    /// Keeps the first fault. One that will not pass outranks one that may, a fault of this machine all others.
     fn fail(&mut self, file: Option<u32>, fault: Fault) {
         match file.filter(|_| fault.class != FaultClass::Local) {
             Some(file) => {
                 self.refused.insert(file);
-                if fault.is_transient() {
-                    self.silent.insert(file);
+                match &fault.file {
+                    _ if fault.is_transient() => {
+                        self.silent.insert(file);
+                    }
+                    Some(path) if !self.lost.contains(path) => self.lost.push(path.clone()),
+                    _ => {}
                 }
                 self.closed |= self.silent.len() > 1;
             }
             None => self.closed = true,
         }
-        let outranks = fault.class == FaultClass::Local && self.fault.as_ref().is_some_and(|f| f.class != FaultClass::Local);
-        if self.fault.is_none() || outranks {
+        let rank = |f: &Fault| match f.class {
+            FaultClass::Transient => 0,
+            FaultClass::Permanent | FaultClass::Corrupt => 1,
+            FaultClass::Local => 2,
+        };
+        if self.fault.as_ref().is_none_or(|known| rank(known) < rank(&fault)) {
             self.fault = Some(fault);
         }
     }
@@ -176,6 +211,20 @@ impl Queue {
 impl Fetch {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn usual(&self) -> MutexGuard<'_, Option<f64>> {
+        self.usual.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// A connection has brought its segment. Our own cap counts as its slowness here, so that what is usual is not taken
+    /// for faster than it is.
+    fn learn(&self, bytes: u64, time: Duration) {
+        if bytes >= BLOCK as u64 {
+            let now = bytes as f64 / time.as_secs_f64().max(0.001);
+            let mut usual = self.usual();
+            *usual = Some(usual.map_or(now, |before| before + 0.3 * (now - before)));
+        }
     }
 
     /// Takes segments until none is left.
@@ -251,12 +300,16 @@ struct Segment<'a> {
     spare: Option<BytesMut>,
     /// The sink failed: nothing more is written.
     broken: bool,
+    /// Connections that were given up for crawling, and whether the last one was.
+    crawlers: u32,
+    crawled: bool,
 }
 
 impl<'a> Segment<'a> {
     fn new(fetch: &'a Fetch, file: u32, range: Range<u64>) -> Self {
         let block = BytesMut::with_capacity(BLOCK.min((range.end - range.start) as usize));
-        Self { fetch, file, at: range.start, end: range.end, block, writing: None, spare: None, broken: false }
+        let (at, end) = (range.start, range.end);
+        Self { fetch, file, at, end, block, writing: None, spare: None, broken: false, crawlers: 0, crawled: false }
     }
 
     /// The first byte that has not arrived.
@@ -271,7 +324,11 @@ impl<'a> Segment<'a> {
         }
         match self.receive().await {
             Ok(()) => Ok(Try::Complete),
-            Err(f) if f.is_transient() && f.retry_after.is_none() && self.position() - began >= BLOCK as u64 => {
+            Err(f) if std::mem::take(&mut self.crawled) => {
+                tracing::debug!(fault = %f, at = self.position(), "asking on a new connection");
+                Ok(Try::Cut)
+            }
+            Err(f) if f.is_transient() && f.retry_after.is_none() && self.position() - began >= WORTH => {
                 tracing::debug!(fault = %f, detail = f.detail, at = self.position(), "cut, going on");
                 Ok(Try::Cut)
             }
@@ -282,6 +339,7 @@ impl<'a> Segment<'a> {
     /// One request for the rest of the segment.
     async fn receive(&mut self) -> Result<(), Fault> {
         let fetch = self.fetch;
+        let (began, from) = (Instant::now(), self.position());
         let mut watchdog = Watchdog::new(&fetch.options);
         let open = fetch.source.open(self.file, self.position()..self.end);
         let mut stream = watchdog.wait(open).await??;
@@ -298,7 +356,13 @@ impl<'a> Segment<'a> {
             }
             self.push(chunk).await?;
             fetch.ctx.limiter.take(len).await;
+            if self.position() < self.end && self.crawlers < CRAWLERS && watchdog.crawls(*fetch.usual()) {
+                self.crawlers += 1;
+                self.crawled = true;
+                return Err(Fault::transient("the connection is much slower than the others"));
+            }
         }
+        fetch.learn(self.end - from, began.elapsed());
         Ok(())
     }
 
@@ -397,6 +461,12 @@ impl Watchdog {
     fn received(&mut self, bytes: usize) -> Result<(), Fault> {
         self.bytes += bytes as u64;
         self.check()
+    }
+
+    /// Much slower than usual, for a third of a period of waiting.
+    fn crawls(&self, usual: Option<f64>) -> bool {
+        let rate = self.bytes as f64 / self.waited.as_secs_f64().max(0.001);
+        self.waited >= self.period / 3 && usual.is_some_and(|usual| rate < usual * CRAWL)
     }
 
     /// Judges the rate when a period is over, and begins the next one.

@@ -21,6 +21,10 @@ impl Default for Policy {
     }
 }
 
+/// A server that asks for more patience than this is not waited for within a run: the whole leg waits then, as long as it
+/// was asked to, and other methods may take over.
+const LONGEST_ASKED: Duration = Duration::from_secs(60);
+
 /// Runs `attempt` until it succeeds, fails for good, or the tries are used up. Only [`Fault::is_transient`] faults are
 /// tried again. Returns `None` when `stop` fired while waiting.
 pub async fn with_retries<T, F, Fut>(policy: Policy, stop: &CancellationToken, mut attempt: F) -> Option<Result<T, Fault>>
@@ -42,8 +46,9 @@ where
             },
             () = stop.cancelled() => return None,
         };
-        let Some(wait) = waits.next().filter(|_| fault.is_transient()) else { return Some(Err(fault)) };
-        let wait = fault.retry_after.map_or(wait, |asked| asked.max(wait).min(Duration::from_secs(600)));
+        let asked = fault.retry_after.unwrap_or_default();
+        let again = fault.is_transient() && asked <= LONGEST_ASKED;
+        let Some(wait) = waits.next().filter(|_| again).map(|wait| wait.max(asked)) else { return Some(Err(fault)) };
         tracing::debug!(fault = %fault, detail = fault.detail, wait_ms = wait.as_millis() as u64, "trying again");
         tokio::select! {
             () = tokio::time::sleep(wait) => {}

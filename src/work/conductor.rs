@@ -43,12 +43,15 @@ pub struct Conductor {
     /// Packages that lie where they are to be received.
     pub(super) in_place: HashSet<i64>,
     pub(super) sharing: super::sharing::Sharing,
+    pub(super) helping: super::helping::Helping,
     pub(super) generating: Option<super::generate::Job>,
     pub(super) results: mpsc::Sender<Report>,
     inbox: mpsc::Receiver<Report>,
     pub(super) samples: u32,
     upkeep: super::upkeep::Upkeep,
     thrift: super::thrift::Thrift,
+    pub(super) seeds: super::trust::SeedClock,
+    pub(super) giving_up: Option<tokio::task::JoinHandle<()>>,
     pub(super) swept: Option<Instant>,
 }
 
@@ -109,12 +112,15 @@ impl Conductor {
             finishing: HashMap::new(),
             in_place: HashSet::new(),
             sharing: Default::default(),
+            helping: Default::default(),
             generating: None,
             results,
             inbox,
             samples: 0,
             upkeep: super::upkeep::Upkeep::default(),
             thrift: super::thrift::Thrift::default(),
+            seeds: super::trust::SeedClock::default(),
+            giving_up: None,
             swept: None,
         }
     }
@@ -210,6 +216,7 @@ impl Conductor {
         let tasks = node.store.live_tasks().await?;
         let legs = node.store.live_legs().await?;
         self.release_dead(&tasks).await;
+        let unbelieved = self.seeds.unbelieved_ms(&node).await;
         let mut snaps = Vec::with_capacity(tasks.len());
         for t in &tasks {
             let mut mine = Vec::new();
@@ -238,7 +245,7 @@ impl Conductor {
                 role: t.role,
                 state: t.state,
                 legs: mine,
-                seed_until: t.seed_until,
+                seed_until: t.seed_until.map(|end| end.saturating_add(unbelieved)),
                 local_pending: assembly.is_some_and(|a| !a.local_pending().is_empty()) || self.in_place.contains(&t.id),
                 copying: self.copying.contains_key(&t.id),
                 finishing: self.finishing.contains_key(&t.id),
@@ -248,6 +255,7 @@ impl Conductor {
             });
         }
         self.hold_back(&tasks, &mut snaps, node.clock.now_ms()).await?;
+        self.help_out(&tasks, &legs, &snaps).await?;
         let generations = node.store.live_generations().await?.iter().map(|g| g.id).collect();
         Ok(Snapshot {
             now_ms: node.clock.now_ms(),

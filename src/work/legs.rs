@@ -147,7 +147,9 @@ impl Run {
             Method::Obs => {
                 // A library in a mounted bucket, and data that came from the bucket, are there (protocol sections 1, 6).
                 let upload = config.machinetype == MachineType::Local && file.datasource != Config::IN_BUCKET;
-                Box::new(ObsTransport::new(obs_location(&config, file)?, ObsOptions { upload, ..ObsOptions::default() })?)
+                let options = ObsOptions { upload, ..ObsOptions::default() };
+                let sent = file.spans_by_method().into_iter().filter(|(_, m)| *m == Method::Obs).map(|(s, _)| s).collect();
+                Box::new(ObsTransport::new(obs_location(&config, file)?, options)?.objects(sent))
             }
             Method::Bt => {
                 let torrent = self.node.store.task_torrent(self.plan.task.id).await?;
@@ -206,10 +208,11 @@ fn file_base<'a>(url: &'a str, file: &TaskFile) -> &'a str {
     }
 }
 
-struct LegNotes {
-    store: Store,
-    task: i64,
-    method: Method,
+/// A leg's notes in the database.
+pub struct LegNotes {
+    pub store: Store,
+    pub task: i64,
+    pub method: Method,
 }
 
 #[async_trait::async_trait]

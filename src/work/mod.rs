@@ -8,12 +8,16 @@
 //! * [`reception`] — local copies, finishing, dropping a cacher's data.
 //! * [`sharing`] — receptions that want the same files: one fetches, the others copy.
 //! * [`role`] — a node that is another than at its last start.
+//! * [`helping`] — a method that is done takes over what another one does not bring.
+//! * [`uploads`] — unfinished uploads of cancelled tasks.
 //! * [`generate`] — gentask jobs. * [`upkeep`] — retention. * [`thrift`] — a database that somebody holds.
+//! * [`trust`] — whether the clock may be believed.
 
 pub mod conductor;
 #[cfg(test)]
 mod fixture;
 pub mod generate;
+mod helping;
 mod legs;
 mod reception;
 mod repair;
@@ -22,7 +26,9 @@ pub mod role;
 mod sampler;
 mod sharing;
 mod thrift;
+mod trust;
 mod upkeep;
+mod uploads;
 
 use crate::clock::{Clock, Pulse};
 use crate::config::ConfigHandle;

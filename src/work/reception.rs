@@ -138,11 +138,14 @@ impl Conductor {
         if self.swept.is_none_or(|t| t.elapsed() >= SWEEP) {
             self.swept = Some(Instant::now());
             self.clean_staging().await;
+            self.give_up_uploads().await;
         }
     }
 
     /// Removes staging directories that belong to no task. What cannot be looked up stays.
-    pub(super) async fn clean_staging(&self) {
+    pub(super) async fn clean_staging(&mut self) {
+        let unbelieved = self.seeds.unbelieved_ms(&Arc::clone(&self.node)).await;
+        let cacher = self.node.config.current().servertype == NodeType::Cacher;
         let Ok(entries) = std::fs::read_dir(self.node.staging_root()) else { return };
         for entry in entries.flatten() {
             let id = entry.file_name().to_str().and_then(|n| n.rsplit('.').next()?.parse::<i64>().ok());
@@ -153,7 +156,12 @@ impl Conductor {
             }
             let over = match self.node.store.task(id).await {
                 Ok(None) => true,
-                Ok(Some(t)) => matches!(t.state, TaskState::History | TaskState::Downloaded),
+                Ok(Some(t)) => {
+                    // What a cacher could not complete goes when its seed would have ended.
+                    let late = t.seed_until.is_some_and(|end| end.saturating_add(unbelieved) <= self.node.clock.now_ms());
+                    matches!(t.state, TaskState::History | TaskState::Downloaded)
+                        || (t.state == TaskState::DownloadError && late && cacher)
+                }
                 Err(_) => false,
             };
             if over {
@@ -161,7 +169,7 @@ impl Conductor {
                 remove_tree(entry.path()).await;
             }
         }
-        if self.node.config.current().servertype == NodeType::Cacher {
+        if cacher {
             views::sweep_seeding_dirs(&self.node.config.current().transfer_dir());
         }
     }

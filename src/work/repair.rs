@@ -16,6 +16,9 @@ use std::time::Duration;
 /// A server that asks for more patience than this is asked again all the same.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
+/// Part of a wait by which it may be longer.
+const SPREAD: f64 = 0.2;
+
 /// Methods that can bring any file: the origin has the whole package, the bucket may have it. (bt has only its own part.)
 const STAND_INS: [Method; 2] = [Method::Cdn, Method::Obs];
 
@@ -26,7 +29,11 @@ pub async fn hand_over(node: &Node, plan: &Plan, files: &[u32], from: Option<Met
     let refused: HashSet<(u32, Option<Method>)> =
         node.store.refusals(plan.task.id).await?.into_iter().map(|(n, m, _)| (n, m)).collect();
     let config = node.config.current();
-    let planned: HashMap<u32, Method> = plan.spans.iter().map(|s| (s.span.file, s.planned)).collect();
+    // Whom the sender meant, where that is one method.
+    let mut planned: HashMap<u32, Option<Method>> = HashMap::new();
+    for s in plan.spans.iter().filter(|s| s.method == from) {
+        planned.entry(s.span.file).and_modify(|m| *m = m.filter(|m| *m == s.planned)).or_insert(Some(s.planned));
+    }
     let usable = |m: &Method| match m {
         // A cacher has nothing to do with the other methods' parts.
         _ if config.servertype == NodeType::Cacher => false,
@@ -37,10 +44,12 @@ pub async fn hand_over(node: &Node, plan: &Plan, files: &[u32], from: Option<Met
     let can: Vec<Method> = Method::ALL.into_iter().filter(usable).collect();
     let mut moves = Vec::with_capacity(files.len());
     for &file in files {
-        // A file that was to be copied goes to the method the sender meant; otherwise to a stand-in.
-        let first = planned.get(&file).copied().filter(|_| from.is_none());
+        // A file that was to be copied goes to the method the sender meant, another one to a stand-in; a stand-in that could
+        // not help gives it back.
+        let meant = planned.get(&file).copied().flatten();
+        let first = meant.filter(|_| from.is_none());
         let free = |m: &Method| Some(*m) != from && can.contains(m) && !refused.contains(&(file, Some(*m)));
-        let Some(next) = first.into_iter().chain(STAND_INS).find(free) else {
+        let Some(next) = first.into_iter().chain(STAND_INS).chain(meant).find(free) else {
             node.store.refuse_file(plan.task.id, file, from, message, now).await?;
             return Ok(false);
         };
@@ -114,8 +123,9 @@ pub async fn after_fault(
     moved: bool,
 ) -> Result<Verdict, Fault> {
     let config = node.config.current();
-    let tries = if moved { 1 } else { tries + 1 };
-    if fault.is_transient() && tries <= config.retries {
+    if fault.is_transient()
+        && let Some(tries) = try_again(config.retries, tries, moved)
+    {
         return Ok(Verdict::Retry { at: Some(next_try(node, fault)), tries });
     }
     if fault.class == crate::error::FaultClass::Local {
@@ -123,7 +133,8 @@ pub async fn after_fault(
     }
     let mut affected: Vec<u32> = match &fault.file {
         Some(path) if !fault.is_transient() => {
-            (0u32..).zip(plan.files.iter()).filter(|(_, f)| f.path.as_str() == path).map(|(n, _)| n).collect()
+            let lost: HashSet<&str> = fault.others.iter().chain([path]).map(String::as_str).collect();
+            (0u32..).zip(plan.files.iter()).filter(|(_, f)| lost.contains(f.path.as_str())).map(|(n, _)| n).collect()
         }
         _ => unfinished.iter().copied().collect(),
     };
@@ -142,16 +153,26 @@ pub async fn after_fault(
     })
 }
 
-/// When a leg is tried again: after the configured time, or as long as the server asked for, an hour at most.
+/// `all`: how often a leg is tried in a row without progress, the first time included (protocol section 12). `failed`: how
+/// often it was, before this time. Gives the number of tries that have failed now, if there is another one. A run that brought something and
+/// broke off is the first of a new row.
+pub fn try_again(all: u32, failed: u32, moved: bool) -> Option<u32> {
+    let now = if moved { 1 } else { failed.saturating_add(1) };
+    (now < all || (moved && all > 0)).then_some(now)
+}
+
+/// When a leg is tried again: after the configured time, or as long as the server asked for, an hour at most; and up to a
+/// fifth later, so that those who lost a server in the same moment do not come back in the same moment.
 pub fn next_try(node: &Node, fault: &Fault) -> i64 {
     let asked = fault.retry_after.unwrap_or_default().min(LONGEST_WAIT);
     let wait = asked.max(node.config.current().retrydelay);
+    let wait = wait + wait.mul_f64(rand::random_range(0.0..=SPREAD));
     node.clock.now_ms().saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Whether this can be a time that [`next_try`] gave. After the clock was set back, it may be years away.
 pub fn may_be_a_next_try(node: &Node, at: i64) -> bool {
-    let longest = LONGEST_WAIT.max(node.config.current().retrydelay);
+    let longest = LONGEST_WAIT.max(node.config.current().retrydelay).mul_f64(1.0 + SPREAD);
     at.saturating_sub(node.clock.now_ms()) <= i64::try_from(longest.as_millis()).unwrap_or(i64::MAX)
 }
 

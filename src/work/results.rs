@@ -12,6 +12,9 @@ use crate::transport::Outcome;
 use std::collections::HashSet;
 use std::sync::atomic::Ordering::Relaxed;
 
+/// A sender's look at its CDN (protocol section 12).
+const CDN_CHECKS: u32 = 3;
+
 impl Conductor {
     pub(super) async fn leg_row(&self, task: i64, method: Method) -> Result<Option<LegRow>, Fault> {
         Ok(self.node.store.legs(task).await?.into_iter().find(|l| l.method == method))
@@ -78,6 +81,7 @@ impl Conductor {
             Err(fault) => fault,
         };
         tracing::warn!(task = name, %method, %fault, detail = fault.detail, "leg failed");
+        self.helping.note_fault(task, method);
         let error = repair::leg_error(method, &fault);
         let tries = self.tries(task, method).await?;
         let moved = match self.assemblies.get(&task) {
@@ -92,7 +96,7 @@ impl Conductor {
             verdict
         } else {
             let served = moved || leg.gauge.counters.is_ready();
-            self.after_publish_fault(&fault, if served { 0 } else { tries })
+            self.after_publish_fault(method, &fault, tries, served)
         };
         match verdict {
             repair::Verdict::Retry { at: None, .. } => store.set_leg(task, method, LegState::Waiting, "", 0, None).await,
@@ -106,11 +110,14 @@ impl Conductor {
     }
 
     /// A publishing leg has nobody to hand over to: try again, or fail.
-    fn after_publish_fault(&self, fault: &Fault, tries: u32) -> repair::Verdict {
-        let config = self.node.config.current();
-        if fault.is_transient() && tries < config.retries {
-            return repair::Verdict::Retry { at: Some(repair::next_try(&self.node, fault)), tries: tries + 1 };
+    fn after_publish_fault(&self, method: Method, fault: &Fault, tries: u32, served: bool) -> repair::Verdict {
+        let all = self.node.config.current().retries;
+        let all = if method == Method::Cdn { all.min(CDN_CHECKS) } else { all };
+        match repair::try_again(all, tries, served) {
+            Some(tries) if fault.is_transient() => {
+                repair::Verdict::Retry { at: Some(repair::next_try(&self.node, fault)), tries }
+            }
+            _ => repair::Verdict::Failed,
         }
-        repair::Verdict::Failed
     }
 }

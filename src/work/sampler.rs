@@ -18,6 +18,9 @@ pub(super) const THRIFTY_EVERY: u32 = 60;
 /// Weight of the newest second in the shown rate: a few seconds of memory.
 const WEIGHT: f64 = 0.3;
 
+/// Memory of the rate by which it is judged whether a leg is slow.
+const CALM: Duration = Duration::from_secs(20);
+
 /// The sampler's memory of one leg.
 pub struct Gauge {
     pub counters: Arc<Counters>,
@@ -27,13 +30,27 @@ pub struct Gauge {
     wire: u64,
     sent: u64,
     rate: f64,
+    /// The same with a longer memory.
+    calm: f64,
+    began: Instant,
     at: Instant,
     moved: Option<Instant>,
 }
 
 impl Gauge {
     pub fn new(counters: Arc<Counters>, spans: Vec<Span>, seeding: bool) -> Self {
-        Self { counters, spans, seeding, wire: 0, sent: 0, rate: 0.0, at: Instant::now(), moved: Some(Instant::now()) }
+        let now = Instant::now();
+        Self { counters, spans, seeding, wire: 0, sent: 0, rate: 0.0, calm: 0.0, began: now, at: now, moved: Some(now) }
+    }
+
+    /// How long the leg has been running.
+    pub fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Bytes per second over some twenty seconds.
+    pub fn calm_rate(&self) -> u64 {
+        self.calm as u64
     }
 
     /// After a failure only bytes are believed.
@@ -59,6 +76,8 @@ impl Gauge {
             self.moved = Some(self.at);
         }
         let now = moved as f64 / elapsed.as_secs_f64().max(0.001);
+        let weight = if self.calm == 0.0 { 1.0 } else { 1.0 - (-elapsed.as_secs_f64() / CALM.as_secs_f64()).exp() };
+        self.calm += weight * (now - self.calm);
         self.rate = if self.rate == 0.0 { now } else { self.rate + WEIGHT * (now - self.rate) };
         LegSample {
             task,

@@ -1,6 +1,7 @@
 //! Retention: samples are thinned with age; samples, events, jobs and the history of tasks end.
 
 use super::Node;
+use super::trust::Trust;
 use crate::error::Fault;
 use crate::model::task::TaskState;
 use std::io::ErrorKind;
@@ -12,14 +13,19 @@ const PERIOD: Duration = Duration::from_secs(3600);
 const MINUTE_MS: i64 = 60 * 1000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
 const DAY_MS: i64 = 24 * HOUR_MS;
-/// A clock that jumps ahead by more than this is believed when it has stayed there for as long.
-const JUMP_MS: i64 = DAY_MS;
+/// A clock that jumps ahead by more than this deletes nothing at first.
+const JUMP: Duration = Duration::from_secs(24 * 3600);
 
 /// Remembers when it ran last.
-#[derive(Default)]
 pub struct Upkeep {
     last: Option<Instant>,
     trust: Trust,
+}
+
+impl Default for Upkeep {
+    fn default() -> Self {
+        Self { last: None, trust: Trust::new(JUMP) }
+    }
 }
 
 impl Upkeep {
@@ -51,8 +57,9 @@ pub(super) async fn round(node: &Node, now: i64) -> Result<(), Fault> {
     store.prune_events(before(config.eventdays), now).await?;
     store.prune_generations(before(config.historydays), now).await?;
     for (role, name) in store.prune_history(before(config.historydays), now).await? {
-        if let Err(fault) = crate::views::remove(&node.dirs.path(role, TaskState::History, &name)) {
-            tracing::warn!(%fault, "cannot remove an old task file");
+        let removed = crate::views::remove(&node.dirs.path(role, TaskState::History, &name));
+        if let Err(fault) = removed.and_then(|()| node.dirs.clear_errors(role, &name)) {
+            tracing::warn!(%fault, "cannot remove what is left of an old task");
         }
     }
     for path in store.old_torrents(before(config.historydays)).await? {
@@ -67,26 +74,6 @@ pub(super) async fn round(node: &Node, now: i64) -> Result<(), Fault> {
 fn is_gone(package: &Path) -> bool {
     let missing = std::fs::symlink_metadata(package).is_err_and(|e| e.kind() == ErrorKind::NotFound);
     missing && package.parent().is_some_and(Path::is_dir)
-}
-
-/// Whether the clock may be believed: what is deleted because of a wrong clock does not come back when it is set right.
-#[derive(Default)]
-struct Trust {
-    /// When it was believed last, and what it showed.
-    last: Option<(Instant, i64)>,
-}
-
-impl Trust {
-    fn believes(&mut self, now_ms: i64, at: Instant) -> bool {
-        let (then, shown) = *self.last.get_or_insert((at, now_ms));
-        let elapsed = i64::try_from(at.saturating_duration_since(then).as_millis()).unwrap_or(i64::MAX);
-        let ahead = now_ms.saturating_sub(shown).saturating_sub(elapsed);
-        if ahead > JUMP_MS && elapsed < JUMP_MS {
-            return false;
-        }
-        self.last = Some((at, now_ms));
-        true
-    }
 }
 
 #[cfg(test)]
@@ -181,20 +168,6 @@ mod tests {
         // And it goes when that one goes.
         round(&f.node, FIRST + 1010 * DAY_MS).await.expect("later");
         assert_eq!(number(&mut raw, count).await, 1, "the last event stays, for its number");
-    }
-
-    #[test]
-    fn a_clock_that_jumps_ahead_is_believed_after_a_day() {
-        let (mut trust, start) = (Trust::default(), Instant::now());
-        let hours = |n: u64| start + Duration::from_secs(n * 3600);
-        assert!(trust.believes(0, start), "the first time there is nothing to compare with");
-        assert!(trust.believes(HOUR_MS, hours(1)));
-        assert!(!trust.believes(400 * DAY_MS, hours(2)), "a year ahead within an hour");
-        assert!(trust.believes(3 * HOUR_MS, hours(3)), "it was set right");
-        assert!(trust.believes(-400 * DAY_MS, hours(4)), "set back: nothing looks older than it is");
-        assert!(!trust.believes(5 * HOUR_MS, hours(5)), "set right again");
-        assert!(trust.believes(29 * HOUR_MS, hours(29)), "and so for a day");
-        assert!(trust.believes(30 * HOUR_MS, hours(30)));
     }
 
     #[test]

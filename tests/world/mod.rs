@@ -11,11 +11,17 @@
 #![allow(dead_code)]
 
 mod api;
+mod clock;
+mod link;
 mod node;
 mod trees;
 
 #[allow(unused_imports)]
 pub use api::{Progress, Reply};
+#[allow(unused_imports)]
+pub use clock::WallClock;
+#[allow(unused_imports)]
+pub use link::{Line, Link};
 pub use node::Node;
 #[allow(unused_imports)]
 pub use trees::{Tree, copy_tree, flip_byte, make_package, stamps, tree};

@@ -39,7 +39,7 @@ impl Node {
             "bttime": "00:00-23:59", "obstime": "00:00-23:59", "cdntime": "00:00-23:59", "defaultseedtime": "1",
             "listen": api.to_string(), "console": console.to_string(), "btlisten": bt.to_string(),
             "database": node.database(), "logdir": node.root.join("log"), "hashtable": node.hashtable(),
-            "retries": 1, "retrydelay": 1, "splitfiles": true,
+            "retries": 2, "retrydelay": 1, "splitfiles": true,
         });
         node.config = fixed;
         node.put_data_at(node.data.clone());

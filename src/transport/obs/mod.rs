@@ -74,6 +74,9 @@ impl Default for ObsOptions {
     }
 }
 
+/// How the keys of notes about uploads begin.
+pub const UPLOAD_NOTES: &str = "upload:";
+
 /// One version of one object, as the store describes it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 struct Entity {
@@ -158,6 +161,8 @@ pub struct ObsTransport {
     location: ObsLocation,
     options: ObsOptions,
     store: Arc<ObjectStore>,
+    /// Spans that have objects, where they are not those of the job.
+    objects: Vec<Span>,
 }
 
 impl ObsTransport {
@@ -167,7 +172,13 @@ impl ObsTransport {
             Some(bucket) => ObjectStore::Bucket(Box::new(bucket)),
             None => ObjectStore::Directory(Directory::new(&location)?),
         };
-        Ok(Self { location, options, store: Arc::new(store) })
+        Ok(Self { location, options, store: Arc::new(store), objects: Vec::new() })
+    }
+
+    /// The spans that the sender uploaded: parts of them may be fetched.
+    pub fn objects(mut self, spans: Vec<Span>) -> Self {
+        self.objects = spans;
+        self
     }
 
     /// Whether the store answers and takes the keys: lists a place where nothing is.
@@ -244,6 +255,19 @@ impl ObsTransport {
         Err(path.iter().fold(fault, |fault, path| fault.file(path)))
     }
 
+    /// Gives up the unfinished uploads that these notes speak of (their keys begin with [`UPLOAD_NOTES`]).
+    pub async fn give_up(&self, notes: &[String], checkpoints: &dyn Checkpoints) -> Result<(), Fault> {
+        for note in notes {
+            match (&*self.store, note.strip_prefix(UPLOAD_NOTES)) {
+                (ObjectStore::Bucket(bucket), Some(key)) => {
+                    multipart::forget(bucket, &self.location.place(), key, checkpoints).await?;
+                }
+                _ => checkpoints.remove(note).await?,
+            }
+        }
+        Ok(())
+    }
+
     /// Deletes the objects of these spans and their unfinished uploads, which a store would keep (and charge for) for ever.
     pub async fn delete_all(&self, files: &[FileMeta], spans: &[Span], checkpoints: &dyn Checkpoints) -> Result<(), Fault> {
         let never = CancellationToken::new();
@@ -267,11 +291,14 @@ impl Transport for ObsTransport {
     }
 
     async fn fetch(&self, job: FetchJob) -> Result<Outcome, Fault> {
+        let within = |s: &Span| self.objects.iter().any(|o| o.file == s.file && o.offset <= s.offset && s.end() <= o.end());
+        let other = job.spans.iter().filter(|s| !within(s));
+        let spans: Vec<Span> = self.objects.iter().chain(other).copied().collect();
         let source = span_source::SpanSource::new(
             Arc::clone(&self.store),
             self.location.clone(),
             Arc::clone(&job.files),
-            &job.spans,
+            &spans,
             Arc::clone(&job.ctx.checkpoints),
         );
         fetch_ranges(&job, Arc::new(source), &self.options.ranged).await

@@ -45,7 +45,7 @@ pub(super) struct Note {
 }
 
 pub(super) fn note_key(key: &str) -> String {
-    format!("upload:{key}")
+    format!("{}{key}", super::UPLOAD_NOTES)
 }
 
 pub(super) async fn load_note(checkpoints: &dyn Checkpoints, key: &str) -> Result<Option<Note>, Fault> {

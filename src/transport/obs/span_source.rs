@@ -27,7 +27,7 @@ pub(super) struct SpanSource {
     store: Arc<ObjectStore>,
     location: ObsLocation,
     files: Arc<[FileMeta]>,
-    /// The job's spans of each file, in order.
+    /// The spans of each file that have objects, in order.
     spans: HashMap<u32, Vec<Span>>,
     checkpoints: Arc<dyn Checkpoints>,
     places: Mutex<HashMap<Span, Slot>>,

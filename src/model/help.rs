@@ -1,0 +1,158 @@
+//! When a method that is done with its part helps another one that does not answer, or is so slow that the package would
+//! wait for it.
+//!
+//! The ratio is what the sender wishes, and the film is to play tonight: as long as every method brings what it was given,
+//! nothing moves. A method outside its window is not slow, and gets no help.
+
+use super::span::{Method, Span};
+use std::ops::Range;
+use std::time::Duration;
+
+/// A rate is judged when it was seen for so long.
+pub const SEEN: Duration = Duration::from_secs(30);
+/// What is brought in this time needs no help.
+const SOON_SECONDS: u64 = 60;
+/// Less than this per second is nothing.
+const NOTHING: u64 = 1024;
+/// Spans are cut at multiples of this.
+const GRAIN: u64 = 1 << 20;
+
+/// How a method stands in a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stand {
+    /// It has brought all that it was given, and may fetch now.
+    Done,
+    /// It works, and its rate is known.
+    Works,
+    /// Its last try failed; the next one is minutes away.
+    Away,
+    /// Neither helps nor is helped.
+    Apart,
+}
+
+/// One method's part of a reception.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    pub method: Method,
+    pub stand: Stand,
+    /// Bytes that it has not brought yet.
+    pub left: u64,
+    /// Bytes per second: of one that works, lately; of one that is done, on average.
+    pub rate: u64,
+}
+
+/// `from` gives this many of its bytes to `to`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Help {
+    pub from: Method,
+    pub to: Method,
+    pub bytes: u64,
+}
+
+/// Who helps whom. `able`: of the bytes that the first method lacks, how many the second could bring.
+pub fn help(parts: &[Part], able: impl Fn(Method, Method) -> u64) -> Option<Help> {
+    let bytes = |from: &Part, to: &Part| match from.stand {
+        Stand::Away => from.left,
+        Stand::Works if from.left / SOON_SECONDS <= from.rate => 0,
+        Stand::Works if from.rate < NOTHING => from.left,
+        // As long as it takes to bring one half here, the other one is brought there.
+        Stand::Works if to.rate > from.rate * 2 => from.left / 2,
+        _ => 0,
+    };
+    let helpers = || parts.iter().filter(|p| p.stand == Stand::Done);
+    let pairs = parts.iter().flat_map(|from| helpers().map(move |to| (from, to)));
+    pairs
+        .map(|(from, to)| Help { from: from.method, to: to.method, bytes: bytes(from, to).min(able(from.method, to.method)) })
+        .filter(|h| h.bytes > 0)
+        .max_by_key(|h| (h.bytes, h.to))
+}
+
+/// Which of `from`'s spans are given away, the last ones first, with what is missing of each: the span, and the offset
+/// from which on it is given. `cut`: a span may be divided.
+pub fn from_the_end(spans: &[(Span, Vec<Range<u64>>)], bytes: u64, cut: bool) -> Vec<(Span, u64)> {
+    let mut got = 0;
+    let mut out = Vec::new();
+    for (span, missing) in spans.iter().rev().filter(|(_, missing)| !missing.is_empty()) {
+        if got >= bytes {
+            break;
+        }
+        let mut at = span.end();
+        for r in missing.iter().rev() {
+            if got >= bytes {
+                break;
+            }
+            let take = (r.end - r.start).min(bytes - got);
+            at = r.end - take;
+            got += take;
+        }
+        let at = at / GRAIN * GRAIN;
+        let stays: u64 = missing.iter().map(|r| r.end.min(at).saturating_sub(r.start)).sum();
+        let at = if cut && stays >= GRAIN { at.max(span.offset) } else { span.offset };
+        out.push((*span, at));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Method::*;
+    use Stand::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn part(method: Method, stand: Stand, left: u64, rate: u64) -> Part {
+        Part { method, stand, left, rate }
+    }
+
+    #[test]
+    fn who_helps_whom() {
+        let gib = 1024 * MIB;
+        let some = |from, to, bytes| Some(Help { from, to, bytes });
+        let table = [
+            ("nobody is done", vec![part(Bt, Works, gib, MIB), part(Cdn, Works, gib, MIB)], None),
+            ("it comes in time", vec![part(Bt, Works, 60 * MIB, MIB), part(Cdn, Done, 0, 100 * MIB)], None),
+            ("half of it", vec![part(Bt, Works, gib, MIB), part(Cdn, Done, 0, 3 * MIB)], some(Bt, Cdn, gib / 2)),
+            ("the other one is no faster", vec![part(Bt, Works, gib, MIB), part(Cdn, Done, 0, 2 * MIB)], None),
+            ("next to nothing comes", vec![part(Bt, Works, gib, 1023), part(Cdn, Done, 0, 0)], some(Bt, Cdn, gib)),
+            ("it does not answer", vec![part(Obs, Away, gib, 0), part(Cdn, Done, 0, 0)], some(Obs, Cdn, gib)),
+            ("both are away", vec![part(Obs, Away, gib, 0), part(Cdn, Away, gib, 0)], None),
+            ("its window is closed", vec![part(Obs, Apart, gib, 0), part(Cdn, Done, 0, 0)], None),
+            ("the other window is closed", vec![part(Obs, Away, gib, 0), part(Cdn, Apart, 0, 0)], None),
+            ("nobody else has it", vec![part(Cdn, Away, gib, 0), part(Bt, Done, 0, MIB)], None),
+            ("a piece of it", vec![part(Cdn, Away, gib, 0), part(Obs, Done, 0, MIB)], some(Cdn, Obs, MIB)),
+            (
+                "who lacks more",
+                vec![part(Bt, Away, 2 * gib, 0), part(Obs, Away, gib, 0), part(Cdn, Done, 0, 0)],
+                some(Bt, Cdn, 2 * gib),
+            ),
+        ];
+        for (name, parts, want) in table {
+            let able = |_, to| match to {
+                Cdn => u64::MAX,
+                Obs => MIB,
+                Bt => 0,
+            };
+            assert_eq!(help(&parts, able), want, "{name}");
+        }
+    }
+
+    #[test]
+    #[allow(clippy::single_range_in_vec_init, reason = "one missing range is what is meant")]
+    fn the_end_is_given_away() {
+        let span = |file, from: u64, to: u64| Span { file, offset: from * MIB, len: (to - from) * MIB };
+        let all = |s: Span| (s, vec![s.range()]);
+        let three = [all(span(0, 0, 10)), all(span(1, 0, 10)), (span(2, 0, 10), vec![])];
+        assert_eq!(from_the_end(&three, 4 * MIB, true), [(span(1, 0, 10), 6 * MIB)]);
+        assert_eq!(from_the_end(&three, 4 * MIB, false), [(span(1, 0, 10), 0)]);
+        assert_eq!(from_the_end(&three, 12 * MIB, true), [(span(1, 0, 10), 0), (span(0, 0, 10), 8 * MIB)]);
+        assert_eq!(from_the_end(&three, 99 * MIB, true), [(span(1, 0, 10), 0), (span(0, 0, 10), 0)]);
+        // Where the middle is in place already, it does not count.
+        let holes = [(span(0, 2, 10), vec![2 * MIB..4 * MIB, 9 * MIB..10 * MIB])];
+        assert_eq!(from_the_end(&holes, MIB, true), [(span(0, 2, 10), 9 * MIB)]);
+        assert_eq!(from_the_end(&holes, 2 * MIB, true), [(span(0, 2, 10), 3 * MIB)]);
+        // Next to nothing stays behind: all of it goes.
+        assert_eq!(from_the_end(&[all(span(0, 0, 4))], 4 * MIB - 5, true), [(span(0, 0, 4), 0)]);
+        assert_eq!(from_the_end(&[], MIB, true), []);
+    }
+}

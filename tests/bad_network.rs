@@ -1,0 +1,335 @@
+//! Bad lines: slow, late, cut, silent, gone; a server that is away, a bucket that refuses. What can be delivered is delivered,
+//! nothing hangs, little is fetched twice, and what cannot be done is said.
+
+mod bucket;
+mod world;
+
+use bucket::Bucket;
+use serde_json::json;
+use std::time::{Duration, Instant};
+use world::{Line, Link, PATIENCE, World, free_ports, read_json, task_name, until};
+
+const MIB: u64 = 1 << 20;
+
+/// A world whose seed is reached over `link` only: no tracker knows another way.
+fn behind(mut world: World, link: &Link) -> World {
+    let [nobody] = free_ports();
+    world.sender.set_all(&json!({
+        "trackerlisten": "", "tracker": format!("http://{nobody}/announce"), "btpeers": [link.addr.to_string()],
+    }));
+    world
+}
+
+/// The origin over a line of its own.
+fn edge(world: &mut World) -> Link {
+    let link = Link::to(world.web);
+    world.sender.set("cdnurl", format!("http://{}", link.addr));
+    link
+}
+
+async fn downloaded_at_least(world: &World, task: &str, bytes: u64) {
+    let far = async || (world.receiver.progress(task).await.downloaded() >= bytes).then_some(());
+    until(&format!("{bytes} bytes are there"), PATIENCE, far).await;
+}
+
+fn report(what: &str, size: u64, wire: u64, began: Instant) {
+    let more = 100.0 * (wire as f64 / size as f64 - 1.0);
+    eprintln!("{what}: {size} bytes, {wire} on the wire ({more:+.1} %), {:.1} s", began.elapsed().as_secs_f64());
+}
+
+/// CDN and object storage over lines that are late, then break again and again, then are down for a while.
+#[tokio::test]
+async fn http_over_a_bad_line() {
+    let mut world = World::new();
+    let bucket = Bucket::start(&world.dir.path().join("bucket")).await;
+    let store = Link::to(bucket.addr);
+    let cdn = edge(&mut world);
+    for node in [&mut world.sender, &mut world.receiver] {
+        node.set_all(&json!({
+            "obsendpoint": format!("s3+http://{}", store.addr), "obsak": bucket::AK, "obssk": bucket::SK,
+        }));
+    }
+    // A line that is down for seconds is no reason to give up.
+    world.receiver.set_all(&json!({"retries": 60, "obsrate": "3M", "cdnrate": "3M"}));
+    let package = world.package("film", 48, 3);
+    world.start().await;
+    let task = task_name("film");
+    let taskfile = world.publish("film", "0:1:1").await;
+    let began = Instant::now();
+    cdn.set(Line::Late(Duration::from_millis(60)));
+    store.set(Line::Late(Duration::from_millis(60)));
+    assert!(world.recv(&world.receiver, &taskfile).await.ok);
+    downloaded_at_least(&world, &task, package.bytes / 10).await;
+    for link in [&cdn, &store] {
+        link.set(Line::Breaks(300 << 10));
+    }
+    downloaded_at_least(&world, &task, package.bytes * 6 / 10).await;
+    let cuts = cdn.breaks() + store.breaks();
+    assert!(cuts > 20, "only {cuts} connections broke");
+    for link in [&cdn, &store] {
+        link.set(Line::Down);
+    }
+    let tried = async || {
+        let away = world.receiver.number("select count(*) from v_legs where tries > 0").await;
+        (away > 0).then_some(())
+    };
+    until("a run has failed", PATIENCE, tried).await;
+    for link in [&cdn, &store] {
+        link.set(Line::Good);
+    }
+    world.receiver.downloaded(&task).await;
+    world.assert_delivered(&package);
+    let wire = world.receiver.wire(&task, "%").await;
+    report(&format!("late, cut {cuts} times, down"), package.bytes, wire, began);
+    // After a cut only the rest of a segment is asked for.
+    assert!(wire < package.bytes + package.bytes / 20, "{wire} bytes on the wire for {}", package.bytes);
+}
+
+/// A black hole: nothing breaks, nothing comes. It is noticed, and when the line is back the rest comes.
+#[tokio::test]
+async fn a_silent_line_is_noticed() {
+    let mut world = World::new();
+    let cdn = edge(&mut world);
+    world.receiver.set("cdnrate", "3M");
+    let package = world.package("film", 24, 2);
+    world.start().await;
+    let task = task_name("film");
+    let taskfile = world.publish("film", "0:0:1").await;
+    let began = Instant::now();
+    assert!(world.recv(&world.receiver, &taskfile).await.ok);
+    downloaded_at_least(&world, &task, package.bytes / 4).await;
+    cdn.set(Line::Silent);
+    let (before, silent) = (cdn.connections(), Instant::now());
+    // The connections are given up, and others opened, without anybody's help.
+    until("new connections", PATIENCE, async || (cdn.connections() > before).then_some(())).await;
+    eprintln!("silence was noticed after {:.1} s", silent.elapsed().as_secs_f64());
+    cdn.set(Line::Good);
+    world.receiver.downloaded(&task).await;
+    world.assert_delivered(&package);
+    let wire = world.receiver.wire(&task, "%").await;
+    report("silent for a while", package.bytes, wire, began);
+    assert!(wire < package.bytes + 2 * MIB, "{wire} bytes on the wire for {}", package.bytes);
+}
+
+/// One connection of four crawls: the end of the film must not wait for it.
+#[tokio::test]
+async fn one_connection_that_crawls_holds_nobody_up() {
+    let mut world = World::new();
+    let cdn = edge(&mut world);
+    world.receiver.set("cdnrate", "8M");
+    let package = world.package("film", 70, 1);
+    world.start().await;
+    let task = task_name("film");
+    let taskfile = world.publish("film", "0:0:1").await;
+    let began = Instant::now();
+    // Two kilobytes per second are a server that answers, and 16 MiB in more than two hours.
+    cdn.set(Line::Crawls(cdn.connections() + 1, 2000));
+    assert!(world.recv(&world.receiver, &taskfile).await.ok);
+    world.receiver.downloaded(&task).await;
+    world.assert_delivered(&package);
+    let wire = world.receiver.wire(&task, "%").await;
+    report("one connection at 2 KB/s", package.bytes, wire, began);
+    assert!(wire < package.bytes + 4 * MIB, "{wire} bytes on the wire for {}", package.bytes);
+}
+
+/// BitTorrent from a single seed: late, cut, gone for a while, silent for a while.
+#[tokio::test]
+async fn a_seed_over_a_bad_line() {
+    let world = World::new();
+    let link = Link::to(world.sender.bt);
+    let mut world = behind(world, &link);
+    world.receiver.set_all(&json!({"retries": 60, "btrate": "2M"}));
+    let package = world.package("film", 40, 2);
+    world.start().await;
+    let task = task_name("film");
+    let taskfile = world.publish("film", "1:0:0").await;
+    let began = Instant::now();
+    link.set(Line::Late(Duration::from_millis(50)));
+    assert!(world.recv(&world.receiver, &taskfile).await.ok);
+    downloaded_at_least(&world, &task, package.bytes / 10).await;
+    link.set(Line::Breaks(6 * MIB));
+    downloaded_at_least(&world, &task, package.bytes * 4 / 10).await;
+    assert!(link.breaks() > 0, "no connection broke");
+    link.set(Line::Silent);
+    let (before, silent) = (link.connections(), Instant::now());
+    until("the seed is dialled anew", PATIENCE, async || (link.connections() > before).then_some(())).await;
+    eprintln!("a silent seed was dialled anew after {:.1} s", silent.elapsed().as_secs_f64());
+    link.set(Line::Good);
+    world.receiver.downloaded(&task).await;
+    world.assert_delivered(&package);
+    let wire = world.receiver.wire(&task, "%").await;
+    report(&format!("a seed, late, cut {} times, silent", link.breaks()), package.bytes, wire, began);
+    // What was under way of pieces is lost with each connection.
+    assert!(wire < package.bytes * 2, "{wire} bytes on the wire for {}", package.bytes);
+}
+
+/// Two seeds, one of which gets slow and then falls silent, with requests that it does not answer.
+#[tokio::test]
+async fn a_seed_that_falls_silent_holds_nobody_up() {
+    let world = World::new();
+    let slow = Link::to(world.cacher.bt);
+    let mut world = behind(world, &slow);
+    let fast = world.sender.bt.to_string();
+    world.sender.set_all(&json!({"btuprate": "2M", "btpeers": [fast, slow.addr.to_string()]}));
+    let package = world.package("film", 30, 1);
+    world.start().await;
+    world.cacher.start().await;
+    let task = task_name("film");
+    let taskfile = world.publish("film", "1:0:0").await;
+    assert!(world.recv(&world.cacher, &taskfile).await.ok);
+    let seeding = async || {
+        let reply = world.cacher.call("cprogress", json!({"taskfile": task})).await;
+        (reply.text("status") == "seeding").then_some(())
+    };
+    until("the cacher seeds", PATIENCE, seeding).await;
+    let (began, before) = (Instant::now(), slow.bytes());
+    slow.set(Line::Slow(200 << 10));
+    assert!(world.recv(&world.receiver, &taskfile).await.ok);
+    until("the slow seed brings something", PATIENCE, async || (slow.bytes() > before + (100 << 10)).then_some(())).await;
+    slow.set(Line::Silent);
+    world.receiver.downloaded(&task).await;
+    world.assert_delivered(&package);
+    let wire = world.receiver.wire(&task, "%").await;
+    report("two seeds, one falls silent", package.bytes, wire, began);
+    assert!(wire < package.bytes * 3 / 2, "{wire} bytes on the wire for {}", package.bytes);
+}
+
+/// The seed is gone for good, with the usual patience of hours. What the CDN has brought by then is not all that it can do.
+#[tokio::test]
+async fn what_a_seed_does_not_bring_comes_from_the_cdn() {
+    let world = World::new();
+    let link = Link::to(world.sender.bt);
+    let mut world = behind(world, &link);
+    world.receiver.set_all(&json!({"retries": 5, "retrydelay": 300}));
+    let package = world.package("film", 20, 2);
+    world.start().await;
+    let task = task_name("film");
+    let taskfile = world.publish("film", "1:0:1").await;
+    link.set(Line::Down);
+    let began = Instant::now();
+    assert!(world.recv(&world.receiver, &taskfile).await.ok);
+    world.receiver.downloaded(&task).await;
+    world.assert_delivered(&package);
+    let wire = world.receiver.wire(&task, "%").await;
+    report("no seed, the CDN takes over", package.bytes, wire, began);
+    assert!(wire < package.bytes + MIB, "{wire} bytes on the wire for {}", package.bytes);
+    let events = world.receiver.events(&task).await;
+    assert!(events.contains("bt is slow: cdn, which is done, takes over"), "{events}");
+}
+
+/// A bucket that brings next to nothing: its spans are cut, and the CDN brings the ends.
+#[tokio::test]
+async fn a_slow_bucket_is_helped() {
+    let mut world = World::new();
+    let bucket = Bucket::start(&world.dir.path().join("bucket")).await;
+    let store = Link::to(bucket.addr);
+    for node in [&mut world.sender, &mut world.receiver] {
+        node.set_all(&json!({
+            "obsendpoint": format!("s3+http://{}", store.addr), "obsak": bucket::AK, "obssk": bucket::SK,
+        }));
+    }
+    world.receiver.set_all(&json!({"retries": 5, "retrydelay": 300, "cdnrate": "3M"}));
+    let package = world.package("film", 40, 1);
+    world.start().await;
+    let task = task_name("film");
+    let taskfile = world.publish("film", "0:1:1").await;
+    store.set(Line::Slow(100 << 10));
+    let began = Instant::now();
+    assert!(world.recv(&world.receiver, &taskfile).await.ok);
+    world.receiver.downloaded(&task).await;
+    world.assert_delivered(&package);
+    let (wire, share) = (world.receiver.wire(&task, "%").await, world.receiver.wire(&task, "obs").await);
+    report("a bucket at 100 KB/s", package.bytes, wire, began);
+    let events = world.receiver.events(&task).await;
+    assert!(events.contains("obs is slow: cdn, which is done, takes over"), "{events}");
+    assert!(!events.contains("handed over"), "{events}");
+    assert!(share > MIB, "what the bucket brought counts: {share}");
+    assert!(wire < package.bytes + 4 * MIB, "{wire} bytes on the wire for {}", package.bytes);
+}
+
+/// The wrong key: no hours of tries, the CDN takes over at once, and the operator reads why. Without a CDN the task ends.
+#[tokio::test]
+async fn a_bucket_that_refuses_the_key() {
+    let mut world = World::new();
+    let bucket = Bucket::start(&world.dir.path().join("bucket")).await;
+    let store = Link::to(bucket.addr);
+    let endpoint = format!("s3+http://{}", store.addr);
+    world.sender.set_all(&json!({"obsendpoint": endpoint, "obsak": bucket::AK, "obssk": bucket::SK, "splitfiles": false}));
+    world.receiver.set_all(&json!({"retries": 5, "retrydelay": 300}));
+    let package = world.package("film", 12, 6);
+    world.start().await;
+    let task = task_name("film");
+    let mut document = read_json(&world.publish("film", "0:9:1").await);
+    for key in ["sk", "obssk"] {
+        document["obs"][key] = "WRONG-SK".into();
+    }
+    let taskfile = world.dir.path().join(&task);
+    std::fs::write(&taskfile, document.to_string()).expect("write");
+    let before = store.connections();
+    assert!(world.recv(&world.receiver, &taskfile).await.ok);
+    world.receiver.downloaded(&task).await;
+    world.assert_delivered(&package);
+    let events = world.receiver.events(&task).await;
+    assert!(events.contains("the store denies access: check ak, sk") && events.contains("cdn takes over"), "{events}");
+    assert_eq!(events.matches("takes over").count(), 1, "all at once: {events}");
+    assert!(!events.contains("WRONG-SK"), "{events}");
+    eprintln!("a refused key: {} connections", store.connections() - before);
+
+    assert!(world.receiver.call("cancel", json!({"taskfile": task})).await.ok);
+    std::fs::remove_dir_all(world.receiver.store().join("film")).expect("remove");
+    document["cdn"]["url"] = "".into();
+    for file in document["filelist"].as_array().expect("files").clone() {
+        assert!(file.is_object(), "{file}");
+    }
+    let taskfile = world.dir.path().join("again").join(&task);
+    std::fs::create_dir_all(taskfile.parent().expect("parent")).expect("directory");
+    let mut only = read_json(&world.gentask("film", "0:1:0").await);
+    for key in ["sk", "obssk"] {
+        only["obs"][key] = "WRONG-SK".into();
+    }
+    only["cdn"]["url"] = "".into();
+    std::fs::write(&taskfile, only.to_string()).expect("write");
+    let began = Instant::now();
+    let reply = world.recv(&world.receiver, &taskfile).await;
+    assert!(reply.ok, "{reply:?}");
+    let p = world.receiver.download_fails(&task).await;
+    assert!(p.error().contains("check ak, sk"), "{}", p.error());
+    let err = world.receiver.data().join("receiver/downloading").join(format!("{task}.err"));
+    let text = until("the .err file", 10, async || std::fs::read_to_string(&err).ok()).await;
+    assert!(text.contains("check ak, sk") && !text.contains("WRONG-SK"), "{text}");
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+}
+
+/// The only method is away: so many tries and no more, then the task says so; received again it goes on where it was.
+#[tokio::test]
+async fn an_origin_that_is_gone_ends_the_task_and_nothing_is_lost() {
+    let mut world = World::new();
+    let cdn = edge(&mut world);
+    world.receiver.set_all(&json!({"retries": 3, "retrydelay": 1, "cdnrate": "3M"}));
+    world.sender.set_all(&json!({"obsurl": null, "obsendpoint": null}));
+    let package = world.package("film", 24, 2);
+    world.start().await;
+    let task = task_name("film");
+    let taskfile = world.publish("film", "0:0:1").await;
+    assert!(world.recv(&world.receiver, &taskfile).await.ok);
+    downloaded_at_least(&world, &task, package.bytes / 3).await;
+    cdn.set(Line::Down);
+    let p = world.receiver.download_fails(&task).await;
+    assert!(p.error().contains("cdn") && p.error().contains(".mxf"), "{}", p.error());
+    let failed = "select count(*) from v_events where kind = 'leg failed'";
+    assert_eq!(world.receiver.number(failed).await, 1);
+    let log = world.receiver.tail();
+    assert_eq!(log.matches("leg starts").count(), 3, "three tries: {log}");
+    let beside = |ending: &str| world.receiver.data().join("receiver/downloading").join(format!("{task}.{ending}"));
+    until("the .err file", 10, async || beside("err").exists().then_some(())).await;
+    let fetched = world.receiver.wire(&task, "%").await;
+
+    cdn.set(Line::Good);
+    assert!(world.recv(&world.receiver, &taskfile).await.ok);
+    world.receiver.downloaded(&task).await;
+    world.assert_delivered(&package);
+    assert!(!beside("err").exists() && beside("errhistory").exists());
+    let wire = fetched + world.receiver.wire(&task, "%").await;
+    eprintln!("{wire} bytes on the wire for {}, in two receptions", package.bytes);
+    assert!(wire < package.bytes + MIB, "{wire} bytes on the wire for {}", package.bytes);
+}

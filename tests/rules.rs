@@ -1,0 +1,455 @@
+//! What every request means in every state, also for tasks that wait: for their window, for their next try, for a place.
+//! And the end of a task: seed times, history, and what a clock that jumps does to them.
+
+mod world;
+
+use chrono::{Local, TimeDelta};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use world::{Node, PATIENCE, Reply, SUBDIR, WallClock, World, copy_tree, entries, free_ports, read_json, task_name, until};
+
+const NEW: &str = "succeed!";
+const AGAIN: &str = "same name task downloaded, to download again.";
+const REQUESTS: [Request; 3] = [Request::Reactive(false), Request::Reactive(true), Request::Cancel];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Request {
+    /// recv or send.
+    Reactive(bool),
+    Cancel,
+}
+
+/// A window that is closed for hours.
+fn far_window() -> String {
+    let at = |hours| (Local::now() + TimeDelta::hours(hours)).format("%H:%M").to_string();
+    format!("{}-{}", at(8), at(9))
+}
+
+/// Task files made from one package: each with a name of its own.
+struct Tasks {
+    document: Value,
+    dir: PathBuf,
+}
+
+impl Tasks {
+    fn write(&self, name: &str, change: impl FnOnce(&mut Value)) -> PathBuf {
+        let mut document = self.document.clone();
+        document["name"] = name.into();
+        change(&mut document);
+        let path = self.dir.join(task_name(name));
+        std::fs::write(&path, document.to_string()).expect("write");
+        path
+    }
+}
+
+async fn is_at(node: &Node, task: &str, place: &str) {
+    until(&format!("{task} is in {place}"), PATIENCE, async || (node.places(task) == [place]).then_some(())).await;
+}
+
+async fn leg_is(node: &Node, task: &str, condition: &str) {
+    let sql = format!("select count(*) from v_legs where task = '{task}' and {condition}");
+    until(&format!("{task}: {condition}"), PATIENCE, async || (node.number(&sql).await > 0).then_some(())).await;
+}
+
+/// Nothing of the task is left but its file in `history`, and cancelling once more says so.
+async fn nothing_is_left(node: &Node, role: &str, name: &str) {
+    let task = task_name(name);
+    is_at(node, &task, &format!("{role}/history")).await;
+    let staged = async || {
+        entries(&node.stage())
+            .iter()
+            .all(|e| !e.starts_with(&format!("{name}.")) && !e.starts_with(&format!("{task}.")))
+            .then_some(())
+    };
+    until(&format!("nothing of {name} is staged"), 60, staged).await;
+    for dir in ["downloading", "uploading"] {
+        let left = entries(&node.data().join(role).join(dir));
+        assert!(left.iter().all(|e| !e.starts_with(&task)), "left in {role}/{dir}: {left:?}");
+    }
+    let reply = node.call("cancel", json!({"taskfile": task})).await;
+    assert_eq!((reply.ok, reply.desc()), (true, format!("no need to cancel, not found task: {task}")));
+}
+
+/// A state of a reception and what the requests mean in it. `DIR` stands for the task's directory.
+struct Row {
+    state: &'static str,
+    /// The task directory that shows it.
+    place: &'static str,
+    refused: bool,
+    accepted: &'static str,
+    /// Where the task is in the end after it was accepted.
+    then: &'static str,
+    cancelled: bool,
+}
+
+const RECEIVER: [Row; 8] = [
+    Row { state: "downloaded", place: "downloaded", refused: false, accepted: AGAIN, then: "downloaded", cancelled: true },
+    Row { state: "finished", place: "history", refused: false, accepted: AGAIN, then: "history", cancelled: false },
+    Row { state: "cancelled", place: "history", refused: false, accepted: NEW, then: "downloaded", cancelled: false },
+    Row { state: "downloaderror", place: "downloading", refused: false, accepted: NEW, then: "downloading", cancelled: true },
+    Row { state: "waits for a try", place: "downloading", refused: true, accepted: NEW, then: "downloading", cancelled: true },
+    Row { state: "parked", place: "downloading", refused: true, accepted: NEW, then: "downloading", cancelled: true },
+    Row { state: "running", place: "downloading", refused: true, accepted: NEW, then: "downloading", cancelled: true },
+    Row { state: "queues", place: "queues", refused: true, accepted: "", then: "queues", cancelled: true },
+];
+
+async fn reconfigure(node: &mut Node, keys: &Value) {
+    node.set_all(keys);
+    assert_eq!(node.get("reloadconf").await.as_deref(), Some("reload config json ok."));
+}
+
+#[tokio::test]
+async fn every_request_in_every_state_of_a_reception() {
+    let mut world = World::new();
+    world.receiver.set_all(&json!({"avoidrepeat": false, "downloadingnum": 40, "retries": 5, "retrydelay": 300}));
+    world.package("film", 3, 1);
+    world.start().await;
+    let document = read_json(&world.publish("film", "0:0:1").await);
+    let tasks = Tasks { document, dir: world.dir.path().to_owned() };
+    let [nobody] = free_ports();
+    for row in &RECEIVER {
+        let name_of = |n: usize| format!("{}-{n}", row.state.replace(' ', "-"));
+        match row.state {
+            // At this rate nothing ends while we look.
+            "running" => reconfigure(&mut world.receiver, &json!({"cdnrate": "1K"})).await,
+            "queues" => reconfigure(&mut world.receiver, &json!({"downloadingnum": 1})).await,
+            _ => {}
+        }
+        let node = &world.receiver;
+        let change = |d: &mut Value| match row.state {
+            "finished" => d["bt"]["seedtime"] = "0".into(),
+            "downloaderror" => d["cdn"]["url"] = format!("http://{}/dcp/nothing/film", world.web).into(),
+            "waits for a try" => d["cdn"]["url"] = format!("http://{nobody}/dcp/film").into(),
+            "parked" => {
+                d["policy"] = "priortime".into();
+                d["cdn"]["priortime"] = far_window().into();
+            }
+            _ => {}
+        };
+        let recv = async |name: &str, reactive: &str| -> Reply {
+            let file = node.carry(&tasks.write(name, change));
+            node.call("recv", json!({"taskfile": file, "reactive": reactive})).await
+        };
+        for n in 0..REQUESTS.len() {
+            let reply = recv(&name_of(n), "false").await;
+            assert_eq!((reply.ok, reply.desc().as_str()), (true, NEW), "{}", row.state);
+        }
+        for n in 0..REQUESTS.len() {
+            let task = task_name(&name_of(n));
+            is_at(node, &task, &format!("receiver/{}", if row.state == "cancelled" { "downloaded" } else { row.place })).await;
+            match row.state {
+                "cancelled" => assert_eq!(node.call("cancel", json!({"taskfile": task})).await.desc(), "succeed!"),
+                "downloaderror" => {
+                    node.download_fails(&task).await;
+                }
+                "waits for a try" => leg_is(node, &task, "tries = 1 and retry_at <> ''").await,
+                "parked" => leg_is(node, &task, "state = 'waiting' and next_change_at <> ''").await,
+                "running" => leg_is(node, &task, "state = 'running'").await,
+                _ => {}
+            }
+        }
+        for (n, request) in REQUESTS.into_iter().enumerate() {
+            let (name, task) = (name_of(n), task_name(&name_of(n)));
+            let row_is = format!("{}, {request:?}", row.state);
+            match request {
+                Request::Reactive(reactive) => {
+                    let reply = recv(&name, &reactive.to_string()).await;
+                    if row.refused && (!reactive || row.state == "queues") {
+                        let place = node.data().join("receiver").join(row.place).join(&task);
+                        let refused = format!("same taskfile in {}:{}", row.place, place.display());
+                        assert_eq!((reply.ok, reply.desc()), (false, refused), "{row_is}");
+                    } else {
+                        assert_eq!((reply.ok, reply.desc().as_str()), (true, row.accepted), "{row_is}");
+                    }
+                    is_at(node, &task, &format!("receiver/{}", row.then)).await;
+                }
+                Request::Cancel => {
+                    let reply = node.call("cancel", json!({"taskfile": task})).await;
+                    let said = if row.cancelled { NEW.into() } else { format!("no need to cancel, not found task: {task}") };
+                    assert_eq!((reply.ok, reply.desc()), (true, said), "{row_is}");
+                    nothing_is_left(node, "receiver", &name).await;
+                    let there = node.store().join(&name).exists();
+                    assert_eq!(there, ["downloaded", "finished", "cancelled"].contains(&row.state), "{row_is}: its store");
+                    // What was cancelled can be received at once.
+                    if row.state == "parked" {
+                        let reply = recv(&name, "false").await;
+                        assert_eq!((reply.ok, reply.desc().as_str()), (true, NEW), "{row_is}, received again");
+                        is_at(node, &task, "receiver/downloading").await;
+                        assert_eq!(node.call("cancel", json!({"taskfile": task})).await.desc(), NEW);
+                        nothing_is_left(node, "receiver", &name).await;
+                    }
+                }
+            }
+        }
+        // Those that are not over must not stand in the way of the next row.
+        for n in 0..REQUESTS.len() - 1 {
+            if row.state != "running" {
+                assert!(node.call("cancel", json!({"taskfile": task_name(&name_of(n))})).await.ok);
+            }
+        }
+    }
+    world.receiver.assert_alive();
+}
+
+const SENDER: [Row; 8] = [
+    Row { state: "uploaded", place: "uploaded", refused: false, accepted: "succeeded!", then: "uploaded", cancelled: true },
+    Row {
+        state: "seeding",
+        place: "uploaded",
+        refused: true,
+        accepted: "restarted same name bt process, succeed!",
+        then: "uploaded",
+        cancelled: true,
+    },
+    Row { state: "finished", place: "history", refused: false, accepted: "succeeded!", then: "history", cancelled: false },
+    Row { state: "failed", place: "failed", refused: false, accepted: "succeeded!", then: "failed", cancelled: true },
+    Row { state: "waits for a try", place: "uploading", refused: true, accepted: "", then: "uploading", cancelled: true },
+    Row { state: "parked", place: "uploading", refused: true, accepted: "", then: "uploading", cancelled: true },
+    Row { state: "running", place: "uploading", refused: true, accepted: "", then: "uploading", cancelled: true },
+    Row { state: "queues", place: "queues", refused: true, accepted: "", then: "queues", cancelled: true },
+];
+
+#[tokio::test]
+async fn every_request_in_every_state_of_a_distribution() {
+    let mut world = World::new();
+    world.sender.set_all(&json!({
+        "uploadingnum": 40, "retries": 5, "retrydelay": 300, "uploadpriortime": true, "splitfiles": false, "obsrate": "1K",
+    }));
+    world.package("film", 3, 1);
+    world.sender.start().await;
+    let kept = |path: PathBuf| read_json(&path);
+    let by_cdn = kept(world.gentask("film", "0:0:1").await);
+    let by_obs = kept(world.gentask("film", "0:1:0").await);
+    let [nobody] = free_ports();
+    for row in &SENDER {
+        if row.state == "queues" {
+            reconfigure(&mut world.sender, &json!({"uploadingnum": 1})).await;
+        }
+        let name_of = |n: usize| format!("{}-{n}", row.state.replace(' ', "-"));
+        let mut documents = Vec::new();
+        for n in 0..REQUESTS.len() {
+            let name = name_of(n);
+            copy_tree(&world.sender.store().join("film"), &world.sender.store().join(&name));
+            let mut document = match row.state {
+                "seeding" => kept(world.gentask(&name, "1:0:0").await),
+                "parked" | "running" => by_obs.clone(),
+                _ => by_cdn.clone(),
+            };
+            document["name"] = name.as_str().into();
+            match row.state {
+                "finished" => document["bt"]["seedtime"] = "0".into(),
+                "failed" => document["cdn"]["url"] = format!("http://{}/dcp/nothing/film", world.web).into(),
+                "waits for a try" => document["cdn"]["url"] = format!("http://{nobody}/dcp/film").into(),
+                "parked" => {
+                    document["policy"] = "priortime".into();
+                    document["obs"]["priortime"] = far_window().into();
+                }
+                _ => {}
+            }
+            documents.push(document);
+        }
+        let node = &world.sender;
+        let send = async |n: usize, reactive: &str| -> Reply {
+            let file = node.data().join("sender/tmp").join(task_name(&name_of(n)));
+            std::fs::write(&file, documents[n].to_string()).expect("write");
+            let reply = node.call("send", json!({"taskfile": file, "reactive": reactive})).await;
+            let _ = std::fs::remove_file(file); // the client's own, when it was refused
+            reply
+        };
+        for n in 0..REQUESTS.len() {
+            let reply = send(n, "true").await;
+            assert_eq!((reply.ok, reply.desc().as_str()), (true, "succeeded!"), "{}", row.state);
+        }
+        for n in 0..REQUESTS.len() {
+            let task = task_name(&name_of(n));
+            is_at(node, &task, &format!("sender/{}", row.place)).await;
+            match row.state {
+                "seeding" => drop(world.ready(&task).await),
+                "waits for a try" => leg_is(node, &task, "tries = 1 and retry_at <> ''").await,
+                "parked" => leg_is(node, &task, "state = 'waiting' and next_change_at <> ''").await,
+                "running" => leg_is(node, &task, "state = 'running'").await,
+                "failed" => {
+                    let beside = node.data().join("sender/uploading").join(format!("{task}.bterr"));
+                    until("the .bterr file", 20, async || beside.exists().then_some(())).await;
+                }
+                _ => {}
+            }
+        }
+        for (n, request) in REQUESTS.into_iter().enumerate() {
+            let (name, task) = (name_of(n), task_name(&name_of(n)));
+            let row_is = format!("{}, {request:?}", row.state);
+            match request {
+                Request::Reactive(reactive) => {
+                    let reply = send(n, &reactive.to_string()).await;
+                    if row.refused && row.state == "seeding" && !reactive {
+                        let said =
+                            format!("exisited same name ct torrent bt process, send task failed: {name}.torrent in {task} ");
+                        assert_eq!((reply.ok, reply.desc()), (false, said), "{row_is}");
+                    } else if row.refused && row.state != "seeding" {
+                        let place = node.data().join("sender").join(row.place).join(&task);
+                        let refused = format!("same taskfile in {}:{}", row.place, place.display());
+                        assert_eq!((reply.ok, reply.desc()), (false, refused), "{row_is}");
+                    } else {
+                        assert_eq!((reply.ok, reply.desc().as_str()), (true, row.accepted), "{row_is}");
+                    }
+                    is_at(node, &task, &format!("sender/{}", row.then)).await;
+                }
+                Request::Cancel => {
+                    let reply = node.call("cancel", json!({"taskfile": task})).await;
+                    let said = if row.cancelled { NEW.into() } else { format!("no need to cancel, not found task: {task}") };
+                    assert_eq!((reply.ok, reply.desc()), (true, said), "{row_is}");
+                    nothing_is_left(node, "sender", &name).await;
+                    assert!(node.store().join(&name).is_dir(), "{row_is}: the master");
+                }
+            }
+        }
+        for n in 0..REQUESTS.len() - 1 {
+            if row.state != "running" {
+                assert!(node.call("cancel", json!({"taskfile": task_name(&name_of(n))})).await.ok);
+            }
+        }
+    }
+    world.sender.assert_alive();
+}
+
+/// A cacher: fetching, outside its window, seeding.
+#[tokio::test]
+async fn every_request_in_every_state_of_a_cacher() {
+    let mut world = World::new();
+    world.cacher.set("downloadingnum", 1);
+    for name in ["parked", "seeding", "behind"] {
+        world.package(name, 3, 1);
+    }
+    world.sender.start().await;
+    world.cacher.start().await;
+    let node = &world.cacher;
+    for name in ["parked", "seeding", "behind"] {
+        let mut document = read_json(&world.publish(name, "1:0:0").await);
+        let task = task_name(name);
+        if name == "parked" {
+            document["policy"] = "priortime".into();
+            document["bt"]["priortime"] = far_window().into();
+        }
+        let kept = world.dir.path().join(&task);
+        std::fs::write(&kept, document.to_string()).expect("write");
+        let recv = async |reactive: &str| node.call("recv", json!({"taskfile": node.carry(&kept), "reactive": reactive})).await;
+        for round in 0..2 {
+            let reply = recv("false").await;
+            assert_eq!((reply.ok, reply.desc().as_str()), (true, NEW), "{name}, round {round}");
+            let dir = if name == "behind" { "queues" } else { "downloading" };
+            is_at(node, &task, &format!("receiver/{dir}")).await;
+            match name {
+                "parked" => leg_is(node, &task, "state = 'waiting' and next_change_at <> ''").await,
+                "seeding" => leg_is(node, &task, "state = 'running' and ready = 1").await,
+                _ => {}
+            }
+            let refused = format!("same taskfile in {dir}:{}", node.data().join("receiver").join(dir).join(&task).display());
+            let reply = recv("false").await;
+            assert_eq!((reply.ok, reply.desc()), (false, refused.clone()), "{name}");
+            let reply = recv("true").await;
+            let longer = format!("reactive cacher bt seeding with taskfile:{task}");
+            let want = if name == "behind" { (false, refused) } else { (true, longer) };
+            assert_eq!((reply.ok, reply.desc()), want, "{name}");
+            is_at(node, &task, &format!("receiver/{dir}")).await;
+            // The seeding one stays, so that the last one has to wait.
+            if name == "seeding" && round == 1 {
+                continue;
+            }
+            assert_eq!(node.call("cancel", json!({"taskfile": task})).await.desc(), NEW);
+            nothing_is_left(node, "receiver", name).await;
+        }
+    }
+    let link = node.data().join("transfer/bt").join(SUBDIR).join("seeding");
+    assert!(link.exists(), "{}", link.display());
+    assert_eq!(node.call("cancel", json!({"taskfile": task_name("seeding")})).await.desc(), NEW);
+    nothing_is_left(node, "receiver", "seeding").await;
+    until("the link is gone", 30, async || link.symlink_metadata().is_err().then_some(())).await;
+}
+
+/// Somebody sets the clock a day ahead while three nodes seed, and back again.
+#[tokio::test]
+async fn a_clock_that_jumps_ends_no_seed() {
+    let mut world = World::new();
+    let dir = world.dir.path().to_owned();
+    let mut clocks = Vec::new();
+    for node in [&mut world.sender, &mut world.receiver, &mut world.cacher] {
+        let Some(clock) = WallClock::of(node, &dir) else { return };
+        clocks.push(clock);
+        node.set_all(&json!({"defaultseedtime": "1"}));
+    }
+    world.receiver.set("historydays", 1);
+    let package = world.package("film", 6, 1);
+    world.start().await;
+    world.cacher.start().await;
+    let task = task_name("film");
+    let taskfile = world.publish("film", "1:0:0").await;
+    assert!(world.recv(&world.cacher, &taskfile).await.ok);
+    leg_is(&world.cacher, &task, "ready = 1").await;
+    world.receive(&taskfile).await;
+    leg_is(&world.receiver, &task, "ready = 1").await;
+    let places = [("sender", "uploaded"), ("receiver", "downloaded"), ("receiver", "downloading")];
+    let all_serve = async |world: &World| {
+        for (node, (role, dir)) in [&world.sender, &world.receiver, &world.cacher].into_iter().zip(places) {
+            assert_eq!(node.places(&task), [format!("{role}/{dir}")], "{}", node.role);
+            assert_eq!(
+                node.number("select count(*) from v_legs where state = 'running' and ready = 1").await,
+                1,
+                "{}",
+                node.role
+            );
+        }
+    };
+    all_serve(&world).await;
+
+    let told = "select count(*) from v_events where kind = 'clock'";
+    for (offset, events) in [("+1d", 1), ("+0", 2), ("-1d", 2), ("+0", 3)] {
+        // From a day behind, right is a day ahead.
+        for clock in &clocks {
+            clock.set(offset);
+        }
+        for node in [&world.sender, &world.receiver, &world.cacher] {
+            let days = TimeDelta::days(offset.trim_end_matches('d').parse().expect("days"));
+            let date = (Local::now() + days).format("%Y-%m-%d").to_string();
+            let shown = async || node.get("heartbeat").await.filter(|t| t.starts_with(&date)).map(drop);
+            until("the clock is set", 30, shown).await;
+            let seen = async || (node.number(told).await == events).then_some(());
+            until(&format!("{offset}: {events} events about the clock"), 30, seen).await;
+        }
+        if offset == "-1d" {
+            // Nothing is told of a clock that is set back; two looks of the loop.
+            tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
+        }
+        all_serve(&world).await;
+    }
+    let reply = world.sender.call("uploadprogress", json!({"taskfile": task})).await;
+    assert_eq!(reply.text("status"), "ready");
+
+    // After a restart there is nothing to compare with: the hour is over.
+    for clock in &clocks {
+        clock.set("+2h");
+    }
+    for node in [&mut world.sender, &mut world.receiver, &mut world.cacher] {
+        node.kill();
+        node.start().await;
+        let over = async |node: &Node| node.places(&task).iter().all(|p| p.ends_with("/history")).then_some(());
+        until("it is over", 60, async || over(node).await).await;
+    }
+    until("the cacher's data are gone", 60, async || entries(&world.cacher.stage()).is_empty().then_some(())).await;
+    let reply = world.sender.call("uploadprogress", json!({"taskfile": task})).await;
+    assert_eq!((reply.text("status").as_str(), reply.text("btstatus").as_str()), ("finished", "noseeding"));
+    let p = world.receiver.progress(&task).await;
+    assert_eq!((p.status().as_str(), p.percent("totalpercent")), ("history", 100.0));
+    world.assert_delivered(&package);
+
+    // And in some days the history forgets it, with everything that is left of it.
+    let beside = world.receiver.data().join("receiver/downloading").join(format!("{task}.errhistory"));
+    std::fs::write(&beside, "an error of long ago\n").expect("write");
+    clocks[1].set("+4d");
+    world.receiver.kill();
+    world.receiver.start().await;
+    until("the history forgets", 60, async || world.receiver.places(&task).is_empty().then_some(())).await;
+    assert_eq!(world.receiver.number("select count(*) from v_tasks").await, 0);
+    until("its errors are gone", 10, async || (!beside.exists()).then_some(())).await;
+    assert_eq!(world.receiver.progress(&task).await.0.desc(), "unknown task, not found task.");
+    world.assert_delivered(&package);
+}
