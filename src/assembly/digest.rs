@@ -53,6 +53,7 @@ pub fn start(assembly: &Arc<Assembly>) {
             while let Some(n) = assembly.digester.pop() {
                 match turn(&assembly, n, &mut buffer) {
                     Ok(()) => assembly.follow(n),
+                    Err(_) if assembly.is_missed(n as u32) => {} // followed again when it was forgotten
                     // Not queued again: an unreadable disk would keep this thread spinning. The task ends with the error.
                     Err(fault) => {
                         lock(&assembly.broken).get_or_insert(fault);

@@ -4,7 +4,7 @@
 //! again by the inode that was noted before the rename. Two trees are exchanged when the store already holds a package
 //! of that name, so that there is no moment without one.
 
-use super::Assembly;
+use super::{Assembly, lock, staging, vanished};
 use crate::error::{Fault, io_fault};
 use crate::model::ids::{RelPath, Sha1};
 use crate::package::documents::{PackageDocuments, Verdict};
@@ -17,6 +17,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A package that is in its store now.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ pub fn already_renamed(task: &TaskRow) -> bool {
 }
 
 /// Checks the packing list and renames the package into its store. `single`: the package is one file.
-pub async fn finish(assembly: &Assembly, store: &Store, task: &TaskRow, single: bool) -> Result<(), Fault> {
+pub async fn finish(assembly: &Arc<Assembly>, store: &Store, task: &TaskRow, single: bool) -> Result<(), Fault> {
     if !assembly.verified() {
         return Err(Fault::transient("not every file is verified yet"));
     }
@@ -45,6 +46,12 @@ pub async fn finish(assembly: &Assembly, store: &Store, task: &TaskRow, single: 
     } else {
         root.clone()
     };
+    let whole = Arc::clone(assembly);
+    let is_whole = blocking(move || is_whole(&whole)).await?;
+    if !is_whole {
+        assembly.forget_vanished().await?;
+        return Err(vanished::fault(assembly.root()));
+    }
     let inode = {
         let staged = staged.clone();
         blocking(move || {
@@ -123,6 +130,17 @@ pub fn check_packing_list(root: &Path, files: &[(RelPath, u64, Sha1)]) -> Result
         return Ok(());
     }
     Err(Fault::corrupt(format!("the package does not match its packing list: {}", verdict.text)))
+}
+
+/// Is every file that was verified the one that has its name? They are synced, times included: the library goes by them.
+fn is_whole(assembly: &Assembly) -> Result<bool, Fault> {
+    for (n, slot) in (0u32..).zip(&assembly.slots) {
+        let known = *lock(&slot.identity);
+        if !staging::sync_whole(assembly.root(), &slot.path, slot.size, known)? {
+            assembly.missed(n);
+        }
+    }
+    Ok(!assembly.has_vanished())
 }
 
 fn sync_tree(root: &Path, files: &[(RelPath, u64, Sha1)]) -> Result<(), Fault> {

@@ -9,7 +9,7 @@
 //! While a file is copied the digest is the copy's: the digester keeps away from it. Ranges and digest are recorded by the
 //! same [`Assembly::sync`] as everything else, so a copy that was cut off goes on where it stood.
 
-use super::{Assembly, SYNC_BYTES, Slot, Verdict, lock, staging};
+use super::{Assembly, Slot, Verdict, lock, staging};
 use crate::error::Fault;
 use crate::package::digest::Sha1State;
 use crate::transport::Sink as _;
@@ -187,9 +187,9 @@ impl Assembly {
     /// Writes bytes that nobody has brought, and counts them in the same step. `false`: somebody was faster.
     fn put(&self, file: u32, slot: &Slot, at: u64, part: &[u8], digest: &Sha1State) -> Result<bool, Fault> {
         let range = at..at + part.len() as u64;
-        let target = self.open_file(file)?;
         {
             let _gate = lock(&slot.gate);
+            let target = self.open_file(file)?;
             if lock(&slot.state).have.covered(&range) > 0 {
                 return Ok(false);
             }
@@ -205,8 +205,8 @@ impl Assembly {
 
     /// Has the file server copy a range. `false`: it cannot.
     fn let_serve(&self, file: u32, slot: &Slot, from: &Source, range: std::ops::Range<u64>) -> Result<bool, Fault> {
-        let target = self.open_file(file)?;
         let _gate = lock(&slot.gate);
+        let target = self.open_file(file)?;
         if lock(&slot.state).have.covered(&range) > 0 {
             return Ok(true); // somebody was faster with a part of it
         }
@@ -233,14 +233,18 @@ impl Assembly {
             return Ok(false);
         }
         // Without its blocks: on a full disk there is room for a clone all the same.
-        let target = staging::open(&self.root, &slot.path, slot.size, 0)?;
+        let mut open = lock(&slot.file);
+        let Some((target, identity)) = staging::open(&self.root, &slot.path, slot.size, 0, None)? else { return Ok(false) };
         if let Err(e) = rustix::fs::ioctl_ficlone(&target, &from.file) {
             tracing::trace!(file = %slot.path, error = %e, "no clone");
             // The next who opens it reserves its blocks.
             target.set_len(0).map_err(|e| staging::write_fault(&self.root, &slot.path, &e))?;
-            lock(&slot.file).take();
+            open.take();
+            *lock(&slot.identity) = None;
             return Ok(false);
         }
+        *lock(&slot.identity) = Some(identity);
+        drop(open);
         let mut state = lock(&slot.state);
         state.have.insert(0..slot.size);
         state.dirty = true;
@@ -251,7 +255,7 @@ impl Assembly {
 
     /// So many bytes are in place and not recorded yet.
     pub(super) fn count(&self, bytes: u64) {
-        if self.unsynced.fetch_add(bytes, Ordering::Relaxed) >= SYNC_BYTES {
+        if self.unsynced.fetch_add(bytes, Ordering::Relaxed) + bytes >= self.sync_share {
             self.sync_due.notify_one();
         }
     }

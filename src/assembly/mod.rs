@@ -13,12 +13,15 @@
 mod digest;
 mod finish;
 mod local;
+mod sink;
 mod staging;
+mod sync;
+mod vanished;
 
 pub use finish::{Finished, already_renamed, check_packing_list, complete_after_rename, finish};
 pub use local::{Copied, Way};
 
-use crate::error::{Fault, io_fault};
+use crate::error::Fault;
 use crate::model::ids::{RelPath, Sha1};
 use crate::model::ranges::RangeSet;
 use crate::model::span::Span;
@@ -26,22 +29,15 @@ use crate::package::digest::Sha1State;
 use crate::store::Store;
 use crate::store::task_files::{FileProgress, FileRow};
 use crate::transport::Sink;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 use tokio::sync::Notify;
+use vanished::Identity;
 
-/// A sync is due when this many bytes are not recorded yet: at most so much is fetched again after a power cut.
-const SYNC_BYTES: u64 = 64 << 20;
-/// ... or after this time.
-const SYNC_PERIOD: Duration = Duration::from_secs(5);
-/// ... or after this, while the database must be spared.
-const THRIFTY_PERIOD: Duration = Duration::from_secs(60);
 /// Staged files that are open at the same time: a package may have ten thousand files, a process not as many descriptors.
 const OPEN_FILES: usize = 128;
 
@@ -55,6 +51,8 @@ pub struct Assembly {
     store: Store,
     digester: digest::Queue,
     unsynced: AtomicU64,
+    /// A sync is due after so many bytes, if the last one is not too fresh.
+    sync_share: u64,
     sync_due: Notify,
     sync_lock: tokio::sync::Mutex<()>,
     closed: AtomicBool,
@@ -63,6 +61,8 @@ pub struct Assembly {
     /// Somebody should look: a file was verified or found wrong, or the disk failed.
     news: Arc<Notify>,
     broken: Mutex<Option<Fault>>,
+    /// Files that somebody removed or replaced: their bytes count until the database has forgotten them.
+    vanished: Mutex<BTreeSet<u32>>,
 }
 
 struct Slot {
@@ -74,6 +74,8 @@ struct Slot {
     /// A file of this node to copy from, until it turns out to be wrong.
     local_source: Mutex<Option<PathBuf>>,
     file: Mutex<Option<Arc<File>>>,
+    /// Which file it is, once it was opened or found with its bytes.
+    identity: Mutex<Option<Identity>>,
     /// Held from the look at what is missing until it is written, and while bytes are counted as present: so a byte that
     /// counts is never written again. (File systems let one writer at a time into a file anyway.)
     gate: Mutex<()>,
@@ -82,6 +84,8 @@ struct Slot {
 
 struct SlotState {
     have: RangeSet,
+    /// Written, not committed yet.
+    written: RangeSet,
     digest: Sha1State,
     verdict: Verdict,
     /// Changed since the last sync.
@@ -124,10 +128,12 @@ impl Slot {
             wanted,
             local_source: Mutex::new(row.local_source),
             file: Mutex::new(None),
+            identity: Mutex::new(None),
             gate: Mutex::default(),
             state: Mutex::new(SlotState {
                 verdict: if row.verified { Verdict::Verified } else { Verdict::Open },
                 have,
+                written: RangeSet::new(),
                 digest: digest.unwrap_or_default(),
                 dirty: false,
                 queued: false,
@@ -151,17 +157,25 @@ impl Assembly {
         }
         let stage_inode = store.task(task).await?.and_then(|t| t.stage_inode);
         let root = root.to_owned();
-        let (root, slots) = tokio::task::spawn_blocking(move || {
+        let (root, slots, prepared) = tokio::task::spawn_blocking(move || {
             let slots: Vec<Slot> = rows.into_iter().zip(wanted).map(|(row, w)| Slot::new(row, w)).collect();
-            staging::prepare(&root, &slots, stage_inode)?;
-            Ok::<_, Fault>((root, slots))
+            let prepared = staging::prepare(&root, &slots, stage_inode);
+            (root, slots, prepared)
         })
         .await
-        .map_err(|e| Fault::local(format!("staging: {e}")))??;
+        .map_err(|e| Fault::local(format!("staging: {e}")))?;
+        // At once: when the files are made anew, nothing would tell them from those that the database vouches for.
+        let dropped = (0u32..).zip(&slots).filter(|(_, s)| std::mem::take(&mut lock(&s.state).dirty));
+        store.record_files(task, &dropped.map(|(n, _)| forgotten(n)).collect::<Vec<_>>()).await?;
+        if prepared? == staging::Found::Another {
+            store.forget_stage_inode(task).await?;
+        }
+        let wanted: u64 = slots.iter().map(|s| s.wanted).sum();
         let assembly = Arc::new(Self {
             task,
             root,
             slots,
+            sync_share: sync::share_of(wanted),
             opened: Mutex::default(),
             store: store.clone(),
             digester: digest::Queue::default(),
@@ -172,12 +186,13 @@ impl Assembly {
             poisoned: AtomicBool::new(false),
             news,
             broken: Mutex::new(None),
+            vanished: Mutex::default(),
         });
         digest::start(&assembly);
         for n in 0..assembly.slots.len() {
             assembly.follow(n);
         }
-        tokio::spawn(keep_synced(Arc::downgrade(&assembly)));
+        tokio::spawn(sync::keep_synced(Arc::downgrade(&assembly)));
         Ok(assembly)
     }
 
@@ -250,8 +265,7 @@ impl Assembly {
         for r in ranges {
             have.remove(r.clone());
         }
-        let forgotten = FileProgress { idx: file, have, digest: None, digest_at: 0, verified: false };
-        self.store.record_files(self.task, &[forgotten]).await?;
+        self.store.record_files(self.task, &[FileProgress { have, ..forgotten(file) }]).await?;
         {
             let mut state = lock(&slot.state);
             for r in ranges {
@@ -265,58 +279,6 @@ impl Assembly {
         }
         self.follow(file as usize);
         Ok(())
-    }
-
-    /// Makes everything that is committed durable and records it.
-    pub async fn sync(&self) -> Result<(), Fault> {
-        let _one = self.sync_lock.lock().await;
-        if self.poisoned.load(Ordering::Acquire) {
-            return Err(Fault::local(format!("{}: an earlier write to the disk was lost", self.root.display())));
-        }
-        self.unsynced.store(0, Ordering::Relaxed);
-        let mut progress = Vec::new();
-        let mut files = Vec::new();
-        for (n, slot) in (0u32..).zip(&self.slots) {
-            let mut state = lock(&slot.state);
-            if !std::mem::take(&mut state.dirty) {
-                continue;
-            }
-            progress.push(FileProgress {
-                idx: n,
-                have: state.have.clone(),
-                digest: Some(state.digest.to_bytes().to_vec()),
-                digest_at: state.digest.len(),
-                verified: state.verdict == Verdict::Verified,
-            });
-            drop(state);
-            files.push((lock(&slot.file).clone(), slot.path.clone(), slot.size, slot.wanted));
-        }
-        if progress.is_empty() {
-            return Ok(());
-        }
-        let root = self.root.clone();
-        let synced = tokio::task::spawn_blocking(move || {
-            files.into_iter().try_for_each(|(open, path, size, wanted)| {
-                // One that was closed meanwhile: the kernel keeps its data and its errors with the file, not with the descriptor.
-                let file = open.map_or_else(|| staging::open(&root, &path, size, wanted).map(Arc::new), Ok)?;
-                file.sync_data().map_err(|e| io_fault("cannot sync", &path.under(&root), &e))
-            })
-        })
-        .await
-        .unwrap_or_else(|e| Err(Fault::local(format!("sync: {e}"))));
-        let recorded = match synced {
-            Ok(()) => self.store.record_files(self.task, &progress).await,
-            Err(fault) => {
-                self.poisoned.store(true, Ordering::Release);
-                Err(fault)
-            }
-        };
-        if recorded.is_err() {
-            for p in &progress {
-                lock(&self.slots[p.idx as usize].state).dirty = true;
-            }
-        }
-        recorded
     }
 
     /// Records what is there and stops the digest. The files stay.
@@ -358,7 +320,14 @@ impl Assembly {
         if let Some(f) = &*file {
             return Ok(Arc::clone(f));
         }
-        let opened = Arc::new(staging::open(&self.root, &slot.path, slot.size, slot.wanted)?);
+        let known = *lock(&slot.identity);
+        let Some((opened, identity)) = staging::open(&self.root, &slot.path, slot.size, slot.wanted, known)? else {
+            drop(file);
+            self.missed(n);
+            return Err(vanished::fault(&slot.path.under(&self.root)).file(&slot.path));
+        };
+        let opened = Arc::new(opened);
+        *lock(&slot.identity) = Some(identity);
         *file = Some(Arc::clone(&opened));
         drop(file);
         let oldest = {
@@ -372,70 +341,9 @@ impl Assembly {
         }
         Ok(opened)
     }
-
-    fn bounds(slot: &Slot, offset: u64, len: usize) -> Result<(), Fault> {
-        match offset.checked_add(len as u64) {
-            Some(end) if end <= slot.size => Ok(()),
-            _ => Err(Fault::corrupt(format!("more data than the file's {} bytes", slot.size)).file(&slot.path)),
-        }
-    }
 }
 
-impl Sink for Assembly {
-    fn missing(&self, span: &Span) -> Vec<Range<u64>> {
-        self.slots.get(span.file as usize).map_or_else(Vec::new, |s| lock(&s.state).have.missing(&span.range()))
-    }
-
-    fn write_at(&self, file: u32, offset: u64, data: &[u8]) -> Result<(), Fault> {
-        let slot = self.slot(file)?;
-        Self::bounds(slot, offset, data.len())?;
-        let missing = || lock(&slot.state).have.missing(&(offset..offset + data.len() as u64));
-        if missing().is_empty() {
-            return Ok(());
-        }
-        let f = self.open_file(file)?;
-        let _gate = lock(&slot.gate);
-        // Bytes that are in place are never overwritten: a neighbour's piece may only fill what is missing.
-        for r in missing() {
-            let part = &data[(r.start - offset) as usize..(r.end - offset) as usize];
-            f.write_all_at(part, r.start).map_err(|e| staging::write_fault(&self.root, &slot.path, &e))?;
-        }
-        Ok(())
-    }
-
-    fn read_at(&self, file: u32, offset: u64, buf: &mut [u8]) -> Result<(), Fault> {
-        let slot = self.slot(file)?;
-        Self::bounds(slot, offset, buf.len())?;
-        let f = self.open_file(file)?;
-        f.read_exact_at(buf, offset).map_err(|e| io_fault("cannot read", &slot.path.under(&self.root), &e))
-    }
-
-    fn commit(&self, file: u32, range: Range<u64>) {
-        let Some(slot) = self.slots.get(file as usize) else { return };
-        let range = range.start..range.end.min(slot.size);
-        {
-            let _gate = lock(&slot.gate);
-            let mut state = lock(&slot.state);
-            state.have.insert(range.clone());
-            state.dirty = true;
-        }
-        self.count(range.end.saturating_sub(range.start));
-        self.follow(file as usize);
-    }
-}
-
-async fn keep_synced(assembly: std::sync::Weak<Assembly>) {
-    loop {
-        let Some(a) = assembly.upgrade() else { return };
-        if a.closed.load(Ordering::Acquire) {
-            return;
-        }
-        let period = if a.store.thrifty() { THRIFTY_PERIOD } else { SYNC_PERIOD };
-        // Waiting holds the assembly alive; it is closed before it is dropped, and that wakes us.
-        let _ = tokio::time::timeout(period, a.sync_due.notified()).await;
-        if let Err(fault) = a.sync().await {
-            lock(&a.broken).get_or_insert(fault);
-            a.news.notify_one();
-        }
-    }
+/// What the database says of a file of which nothing is there.
+fn forgotten(file: u32) -> FileProgress {
+    FileProgress { idx: file, have: RangeSet::new(), digest: None, digest_at: 0, verified: false }
 }

@@ -1,5 +1,6 @@
 //! The staging directory: made by us, on the store's file system, never left through a symlink.
 
+use super::vanished::Identity;
 use super::{Slot, Verdict, lock};
 use crate::error::{Fault, io_fault};
 use crate::model::ids::RelPath;
@@ -9,16 +10,27 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::Path;
 
+/// What lay where the staging directory is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Ours, or nothing.
+    Ours,
+    /// Another directory than the one that was noted. It was removed.
+    Another,
+}
+
 /// Makes the directory and its sub-directories, drops claims on files that are not there, and checks the free space for
 /// what is wanted here (a cacher takes only its part).
 ///
 /// `stage_inode` is what was noted before the package was renamed into the store. When the directory is another one, the
 /// rename happened and this is the old version of the package, exchanged for the new one: nothing in it is ours.
-pub fn prepare(root: &Path, slots: &[Slot], stage_inode: Option<u64>) -> Result<(), Fault> {
+pub fn prepare(root: &Path, slots: &[Slot], stage_inode: Option<u64>) -> Result<Found, Fault> {
+    let mut found = Found::Ours;
     if let Some(noted) = stage_inode {
         let only = slots.first().filter(|_| slots.len() == 1).map(|s| s.path.under(root));
         let is_ours = |p: &Path| p.symlink_metadata().is_ok_and(|m| m.ino() == noted);
         if !is_ours(root) && !only.as_deref().is_some_and(is_ours) {
+            found = Found::Another;
             match std::fs::remove_dir_all(root) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_fault("cannot empty", root, &e)),
                 _ => slots.iter().for_each(drop_claims),
@@ -35,16 +47,22 @@ pub fn prepare(root: &Path, slots: &[Slot], stage_inode: Option<u64>) -> Result<
             builder.create(dir).map_err(|e| io_fault("cannot make the directory", dir, &e))?;
             plain_directories(root, dir)?;
         }
-        let (there, allocated) = match path.symlink_metadata() {
-            Ok(m) if m.is_file() && m.len() == slot.size => (m.blocks() > 0 || slot.size == 0, m.blocks() * 512),
-            Ok(m) if m.is_file() => (false, 0),
+        let meta = match path.symlink_metadata() {
+            Ok(m) if m.is_file() => Some(m).filter(|m| m.len() == slot.size),
             Ok(_) => return Err(Fault::local(format!("{} is not a plain file: remove it", path.display()))),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => (false, 0),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(io_fault("cannot look at", &path, &e)),
         };
+        let allocated = meta.as_ref().map_or(0, |m| m.blocks() * 512);
+        let there = meta.is_some() && (allocated > 0 || slot.size == 0);
         if !there {
             drop_claims(slot);
         }
+        let counts = {
+            let s = lock(&slot.state);
+            !s.have.is_empty() || s.verdict != Verdict::Open
+        };
+        *lock(&slot.identity) = meta.filter(|_| counts).map(|m| Identity::of(&m));
         let lacks = slot.wanted.saturating_sub(allocated);
         missing += lacks;
         copies += if lock(&slot.local_source).is_some() { lacks } else { 0 };
@@ -60,7 +78,7 @@ pub fn prepare(root: &Path, slots: &[Slot], stage_inode: Option<u64>) -> Result<
             missing - free
         )));
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Can files of this node be cloned into the staging directory? The smallest of them tells.
@@ -106,22 +124,75 @@ pub fn free_bytes(path: &Path) -> Result<u64, Fault> {
 
 /// Opens a staged file for reading and writing; a new one gets its whole size at once, so that a full disk shows at the
 /// start and the file lies in few pieces. Of a file that is wanted in part only, the rest stays a hole.
-pub fn open(root: &Path, path: &RelPath, size: u64, wanted: u64) -> Result<File, Fault> {
+///
+/// `known`: which file it must be, when some of its bytes count. `None` when it is not that one any more: it is not made
+/// anew here, as nothing would tell it from the one whose bytes count.
+pub fn open(
+    root: &Path,
+    path: &RelPath,
+    size: u64,
+    wanted: u64,
+    known: Option<Identity>,
+) -> Result<Option<(File, Identity)>, Fault> {
     let full = path.under(root);
-    let dir = File::open(root).map_err(|e| io_fault("cannot open", root, &e))?;
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let mode = Mode::from_raw_mode(0o644);
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    let fd = match rustix::fs::openat2(&dir, path.as_str(), flags, mode, resolve) {
-        Err(rustix::io::Errno::NOSYS) => rustix::fs::openat(&dir, path.as_str(), flags, mode),
-        other => other,
+    let refused = |e: &io::Error| io_fault("cannot open", &full, e);
+    let file = match open_below(root, path, known.is_none()) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound && known.is_some() => return Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            // Somebody tidied up: the directory was there when the reception began.
+            let dir = full.parent().unwrap_or(root);
+            std::fs::create_dir_all(dir).map_err(|e| io_fault("cannot make the directory", dir, &e))?;
+            open_below(root, path, true).map_err(|e| refused(&e))?
+        }
+        opened => opened.map_err(|e| refused(&e))?,
     };
-    let file = File::from(fd.map_err(|e| io_fault("cannot open", &full, &e.into()))?);
-    let len = file.metadata().map_err(|e| io_fault("cannot look at", &full, &e))?.len();
-    if len != size {
+    let meta = file.metadata().map_err(|e| io_fault("cannot look at", &full, &e))?;
+    let identity = Identity::of(&meta);
+    if known.is_some_and(|known| known != identity || meta.len() != size) {
+        return Ok(None);
+    }
+    if meta.len() != size {
         reserve(&file, size, wanted == size).map_err(|e| write_fault(root, path, &e))?;
     }
-    Ok(file)
+    Ok(Some((file, identity)))
+}
+
+fn open_below(root: &Path, path: &RelPath, create: bool) -> io::Result<File> {
+    let dir = File::open(root)?;
+    let create = if create { OFlags::CREATE } else { OFlags::empty() };
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | create;
+    let mode = if create.is_empty() { Mode::empty() } else { Mode::from_raw_mode(0o644) };
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    Ok(File::from(match rustix::fs::openat2(&dir, path.as_str(), flags, mode, resolve) {
+        Err(rustix::io::Errno::NOSYS) => rustix::fs::openat(&dir, path.as_str(), flags, mode),
+        other => other,
+    }?))
+}
+
+/// Removes what has a staged file's name.
+pub fn clear(root: &Path, path: &RelPath) -> Result<(), Fault> {
+    let full = path.under(root);
+    match std::fs::remove_file(&full) {
+        Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(io_fault("cannot remove", &full, &e))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes a staged file and what its directory says of it durable, times included. `false`: it is not that file any more.
+pub fn sync_whole(root: &Path, path: &RelPath, size: u64, known: Option<Identity>) -> Result<bool, Fault> {
+    let full = path.under(root);
+    let file = match open_below(root, path, false) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        opened => opened.map_err(|e| io_fault("cannot open", &full, &e))?,
+    };
+    let meta = file.metadata().map_err(|e| io_fault("cannot look at", &full, &e))?;
+    if known.is_some_and(|known| known != Identity::of(&meta)) || meta.len() != size {
+        return Ok(false);
+    }
+    file.sync_all().map_err(|e| io_fault("cannot sync", &full, &e))?;
+    Ok(true)
 }
 
 fn reserve(file: &File, size: u64, all: bool) -> io::Result<()> {

@@ -68,6 +68,12 @@ impl RangeSet {
         out
     }
 
+    /// The parts of `r` that are in the set, in order.
+    pub fn within(&self, r: &Range<u64>) -> Vec<Range<u64>> {
+        let met = self.0[self.first_after(r.start)..].iter().take_while(|x| x.start < r.end);
+        met.map(|x| x.start.max(r.start)..x.end.min(r.end)).filter(|x| x.start < x.end).collect()
+    }
+
     /// How many bytes of `r` are in the set.
     pub fn covered(&self, r: &Range<u64>) -> u64 {
         (r.end.saturating_sub(r.start)) - self.missing(r).iter().map(|m| m.end - m.start).sum::<u64>()

@@ -324,6 +324,12 @@ impl Store {
         Ok(done.rows_affected() == 1)
     }
 
+    /// What was noted by [`Store::set_stage_inode`] is not there any more.
+    pub async fn forget_stage_inode(&self, id: i64) -> Result<(), Fault> {
+        sqlx::query("UPDATE tasks SET stage_inode = NULL WHERE id = ?").bind(id).execute(&self.writer).await.map_err(db_fault)?;
+        Ok(())
+    }
+
     pub async fn set_exported(&self, id: i64, revision: i64) -> Result<(), Fault> {
         sqlx::query("UPDATE tasks SET exported = max(exported, ?) WHERE id = ?")
             .bind(revision)

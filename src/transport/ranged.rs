@@ -51,6 +51,9 @@ const WORTH: u64 = 64 << 10;
 const CRAWL: f64 = 0.1;
 /// Connections of one segment that are given up for crawling: on a line that is slow for all, one must do in the end.
 const CRAWLERS: u32 = 4;
+/// A block that grows slowly is written after this time all the same: on a slow line megabytes of every connection would
+/// come again after a power cut.
+const FLUSH_AFTER: Duration = Duration::from_secs(1);
 
 /// How a leg fetches.
 #[derive(Clone, Debug)]
@@ -295,6 +298,8 @@ struct Segment<'a> {
     end: u64,
     /// Received, not yet handed to the disk.
     block: BytesMut,
+    /// When the last block was handed over.
+    flushed: Instant,
     /// On its way to the disk; gives its buffer back.
     writing: Option<JoinHandle<(BytesMut, Result<(), Fault>)>>,
     spare: Option<BytesMut>,
@@ -308,8 +313,19 @@ struct Segment<'a> {
 impl<'a> Segment<'a> {
     fn new(fetch: &'a Fetch, file: u32, range: Range<u64>) -> Self {
         let block = BytesMut::with_capacity(BLOCK.min((range.end - range.start) as usize));
-        let (at, end) = (range.start, range.end);
-        Self { fetch, file, at, end, block, writing: None, spare: None, broken: false, crawlers: 0, crawled: false }
+        Self {
+            fetch,
+            file,
+            at: range.start,
+            end: range.end,
+            block,
+            flushed: Instant::now(),
+            writing: None,
+            spare: None,
+            broken: false,
+            crawlers: 0,
+            crawled: false,
+        }
     }
 
     /// The first byte that has not arrived.
@@ -375,12 +391,14 @@ impl<'a> Segment<'a> {
             self.block.extend_from_slice(&chunk[..n]);
             chunk.advance(n);
         }
-        if self.block.len() == BLOCK { self.flush().await } else { Ok(()) }
+        let due = self.block.len() == BLOCK || self.flushed.elapsed() >= FLUSH_AFTER;
+        if due { self.flush().await } else { Ok(()) }
     }
 
     /// Hands the block to the disk, after the one before it.
     async fn flush(&mut self) -> Result<(), Fault> {
         self.written().await?;
+        self.flushed = Instant::now();
         if self.block.is_empty() {
             return Ok(());
         }

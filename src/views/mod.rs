@@ -15,6 +15,7 @@ use crate::model::ratio::Ratio;
 use crate::model::task::{Role, TaskState};
 use crate::store::Store;
 use crate::store::tasks::TaskRow;
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -68,6 +69,7 @@ impl TaskDirs {
             for dir in dirs.iter().chain(&["tmp"]) {
                 let path = self.root(*role).join(dir);
                 std::fs::create_dir_all(&path).map_err(|e| io_fault("cannot make the task directory", &path, &e))?;
+                sweep_drafts(&path)?;
             }
         }
         Ok(())
@@ -81,7 +83,7 @@ impl TaskDirs {
         for dir in states {
             let other = self.root(task.role).join(dir).join(task.name.as_str());
             if other != here {
-                remove(&other)?;
+                remove_for_good(&other)?;
             }
         }
         self.export_error(task)
@@ -118,10 +120,22 @@ impl TaskDirs {
     pub fn clear_errors(&self, role: Role, name: &TaskName) -> Result<(), Fault> {
         let dir = self.root(role).join(if role == Role::Recv { "downloading" } else { "uploading" });
         for ending in ["err", "bterr", "errhistory"] {
-            remove(&dir.join(format!("{name}.{ending}")))?;
+            remove_for_good(&dir.join(format!("{name}.{ending}")))?;
         }
         Ok(())
     }
+}
+
+/// Removes what views leave that were being written when the process was killed. They may hold keys.
+fn sweep_drafts(dir: &Path) -> Result<(), Fault> {
+    for entry in std::fs::read_dir(dir).map_err(|e| io_fault("cannot read", dir, &e))?.flatten() {
+        let is_draft = |n: &str| n.starts_with('.') && (n.ends_with(".json.part") || n.ends_with("err.part"));
+        let is_draft = entry.file_name().to_str().is_some_and(is_draft);
+        if is_draft && entry.file_type().is_ok_and(|t| t.is_file()) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes the task directories show a task as its row is now, and notes that they do. The row is read again: between the
@@ -165,6 +179,16 @@ pub fn remove(path: &Path) -> Result<(), Fault> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_fault("cannot remove", path, &e)),
         _ => Ok(()),
+    }
+}
+
+/// Removes a view if it is there. It does not come back after a power cut: a task file in the queue would be received again.
+fn remove_for_good(path: &Path) -> Result<(), Fault> {
+    let gone = |e: io::Error| io_fault("cannot remove", path, &e);
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(gone(e)),
+        Ok(()) => path.parent().map_or(Ok(()), |dir| File::open(dir).and_then(|d| d.sync_all()).map_err(gone)),
     }
 }
 

@@ -54,6 +54,16 @@ impl Conductor {
         if let Some(fault) = assembly.take_broken() {
             return self.move_task(task, TaskState::Downloading, TaskState::DownloadError, &fault.message).await;
         }
+        if assembly.has_vanished() {
+            match self.forget_vanished(&row, &assembly).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(fault) if fault.is_transient() => return Err(fault),
+                Err(fault) => {
+                    return self.move_task(task, TaskState::Downloading, TaskState::DownloadError, &fault.message).await;
+                }
+            }
+        }
         if assembly.wrong_files().is_empty() {
             return Ok(());
         }
@@ -62,6 +72,28 @@ impl Conductor {
             return self.move_task(task, TaskState::Downloading, TaskState::DownloadError, &error).await;
         }
         self.follow_spans(task).await
+    }
+
+    /// Staged files were removed or replaced by somebody: what they held is fetched again. `false`: one is being copied.
+    async fn forget_vanished(&mut self, row: &TaskRow, assembly: &Assembly) -> Result<bool, Fault> {
+        if let Some(stop) = self.copying.get(&row.id) {
+            stop.cancel();
+            return Ok(false);
+        }
+        let gone = assembly.forget_vanished().await?;
+        let first = gone.first().map(|n| assembly.path_of(*n)).unwrap_or_default();
+        let text = format!(
+            "{} staged files were removed or replaced ({first}) below {}: they are fetched again",
+            gone.len(),
+            assembly.root().display()
+        );
+        tracing::warn!(task = %row.name, "{text}");
+        self.node.event(Level::Warn, "staging", row.name.as_str(), &text).await;
+        self.rearm_short_legs(row, assembly).await?;
+        // Those at work would notice at their end only.
+        self.running.iter().filter(|((task, _), _)| *task == row.id).for_each(|(_, leg)| leg.stop());
+        self.sharing.look.insert(row.id);
+        Ok(true)
     }
 
     /// Does the package lie where it is to be received? Then no staging directory is needed.

@@ -48,6 +48,10 @@ impl Conductor {
                 self.copying.remove(&task);
                 match outcome {
                     Ok(()) => self.follow_spans(task).await,
+                    Err(fault) if fault.is_transient() => {
+                        tracing::warn!(%fault, "copying is tried again");
+                        Ok(())
+                    }
                     Err(fault) => self.move_task(task, TaskState::Downloading, TaskState::DownloadError, &fault.message).await,
                 }
             }
@@ -80,6 +84,13 @@ impl Conductor {
             Ok(Outcome::Stopped) => return store.set_leg(task, method, LegState::Waiting, "", 0, None).await,
             Err(fault) => fault,
         };
+        // Not the method's fault: somebody removed what it was writing or serving.
+        if leg.purpose != Purpose::Publish
+            && let Some(assembly) = self.assemblies.get(&task)
+            && assembly.look_for_vanished().await
+        {
+            return store.set_leg(task, method, LegState::Waiting, "", 0, None).await;
+        }
         tracing::warn!(task = name, %method, %fault, detail = fault.detail, "leg failed");
         self.helping.note_fault(task, method);
         let error = repair::leg_error(method, &fault);

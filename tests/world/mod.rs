@@ -50,10 +50,16 @@ impl World {
     /// Lays everything out; nothing runs yet.
     pub fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("bft2-world-").tempdir().expect("tempdir");
+        let at = dir.path().to_owned();
+        Self::at(dir, &at, &at)
+    }
+
+    /// With the trees of sender and receiver elsewhere.
+    pub fn at(dir: tempfile::TempDir, sender: &Path, receiver: &Path) -> Self {
         let [tracker, web] = free_ports();
         let mut world = Self {
-            sender: Node::new("sender", dir.path()),
-            receiver: Node::new("receiver", dir.path()),
+            sender: Node::new("sender", sender),
+            receiver: Node::new("receiver", receiver),
             cacher: Node::new("cacher", dir.path()),
             web,
             dir,

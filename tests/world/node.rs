@@ -21,6 +21,8 @@ pub struct Node {
     /// What runs the process, if anything: `setpriv …`.
     pub runner: Vec<String>,
     pub binary: PathBuf,
+    /// Added to its environment.
+    pub env: Vec<(&'static str, PathBuf)>,
     child: Option<Child>,
     http: reqwest::Client,
 }
@@ -32,7 +34,8 @@ impl Node {
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().expect("client");
         let data = root.join("data");
         let binary = PathBuf::from(env!("CARGO_BIN_EXE_bftv2"));
-        let mut node = Self { role, root, data, api, bt, config: Value::Null, runner: vec![], binary, child: None, http };
+        let mut node =
+            Self { role, root, data, api, bt, config: Value::Null, runner: vec![], binary, env: vec![], child: None, http };
         std::fs::create_dir_all(node.root.join("log")).expect("directory");
         let fixed = json!({
             "servertype": role, "basesubdir": SUBDIR, "senderid": "cfec", "receiverstoreplan": "B",
@@ -100,6 +103,7 @@ impl Node {
         command.args(line);
         let output = std::fs::OpenOptions::new().create(true).append(true).open(self.root.join("log/output.log")).expect("log");
         command.arg("serve").arg("--config").arg(self.config_path()).current_dir(&self.root).stdin(Stdio::null());
+        command.envs(self.env.iter().map(|(key, value)| (*key, value)));
         command.env("BFT2_LOG", "info").stdout(output.try_clone().expect("log")).stderr(output).process_group(0);
         // SAFETY: prctl is async-signal-safe.
         unsafe {
@@ -134,6 +138,11 @@ impl Node {
             until("the process ends", 30, async || self.child.as_mut().and_then(|c| c.try_wait().expect("status"))).await;
         self.child = None;
         (status, std::fs::read_to_string(self.root.join("log/output.log")).expect("output"))
+    }
+
+    /// Was it killed by somebody?
+    pub fn is_dead(&mut self) -> bool {
+        self.child.as_mut().is_none_or(|c| c.try_wait().expect("status").is_some())
     }
 
     /// The process is there: it did not panic its way out.

@@ -1,0 +1,128 @@
+//! When what was received is made durable and recorded.
+
+use super::{Assembly, Verdict, lock, staging};
+use crate::error::{Fault, io_fault};
+use crate::store::task_files::FileProgress;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// A sync is due when this many bytes are not recorded yet: at most so much is fetched again after a power cut.
+const SYNC_BYTES: u64 = 64 << 20;
+/// ... or this part of the package, so that a small one is not fetched again and again where the power often fails ...
+const SYNC_SHARE: u64 = 1000;
+/// ... but never less than this, and not more often than once in this time.
+const SYNC_LEAST: u64 = 1 << 20;
+const SYNC_PAUSE: Duration = Duration::from_secs(1);
+/// ... or after this time.
+const SYNC_PERIOD: Duration = Duration::from_secs(5);
+/// ... or after this, while the database must be spared.
+const THRIFTY_PERIOD: Duration = Duration::from_secs(60);
+/// Bytes after which a package of this size is synced.
+pub fn share_of(wanted: u64) -> u64 {
+    (wanted / SYNC_SHARE).clamp(SYNC_LEAST, SYNC_BYTES)
+}
+
+impl Assembly {
+    /// Makes everything that is committed durable and records it.
+    pub async fn sync(&self) -> Result<(), Fault> {
+        let _one = self.sync_lock.lock().await;
+        if self.poisoned.load(Ordering::Acquire) {
+            return Err(Fault::local(format!("{}: an earlier write to the disk was lost", self.root.display())));
+        }
+        self.unsynced.store(0, Ordering::Relaxed);
+        let mut progress = Vec::new();
+        let mut files = Vec::new();
+        for (n, slot) in (0u32..).zip(&self.slots) {
+            let mut state = lock(&slot.state);
+            if !std::mem::take(&mut state.dirty) {
+                continue;
+            }
+            progress.push(FileProgress {
+                idx: n,
+                have: state.have.clone(),
+                digest: Some(state.digest.to_bytes().to_vec()),
+                digest_at: state.digest.len(),
+                verified: state.verdict == Verdict::Verified,
+            });
+            drop(state);
+            if let Some(identity) = *lock(&slot.identity) {
+                files.push((n, lock(&slot.file).clone(), slot.path.clone(), slot.size, slot.wanted, identity));
+            }
+        }
+        if progress.is_empty() {
+            return Ok(());
+        }
+        let root = self.root.clone();
+        let synced = tokio::task::spawn_blocking(move || {
+            let mut vanished = Vec::new();
+            for (n, open, path, size, wanted, identity) in files {
+                // One that was closed meanwhile: the kernel keeps its data and its errors with the file, not with the descriptor.
+                let open = match open {
+                    None => staging::open(&root, &path, size, wanted, Some(identity))?.map(|(file, _)| Arc::new(file)),
+                    open => open,
+                };
+                match open {
+                    Some(file) => file.sync_data().map_err(|e| io_fault("cannot sync", &path.under(&root), &e))?,
+                    None => vanished.push(n),
+                }
+            }
+            Ok(vanished)
+        })
+        .await
+        .unwrap_or_else(|e| Err(Fault::local(format!("sync: {e}"))));
+        let recorded = match synced {
+            Ok(vanished) => {
+                vanished.iter().for_each(|n| self.missed(*n));
+                progress.retain(|p| !vanished.contains(&p.idx));
+                self.store.record_files(self.task, &progress).await
+            }
+            Err(fault) => {
+                self.poisoned.store(true, Ordering::Release);
+                Err(fault)
+            }
+        };
+        if recorded.is_err() {
+            for p in &progress {
+                lock(&self.slots[p.idx as usize].state).dirty = true;
+            }
+        }
+        recorded
+    }
+
+    /// Waits until the next sync is due, or the assembly is closed.
+    async fn sync_is_due(&self, last: Instant) {
+        while !self.closed.load(Ordering::Acquire) {
+            let (unsynced, thrifty) = (self.unsynced.load(Ordering::Relaxed), self.store.thrifty());
+            let soon = !thrifty && unsynced >= self.sync_share;
+            let period = if thrifty { THRIFTY_PERIOD } else { SYNC_PERIOD };
+            let left = if soon { SYNC_PAUSE } else { period }.saturating_sub(last.elapsed());
+            if unsynced >= SYNC_BYTES || left.is_zero() {
+                return;
+            }
+            let _ = tokio::time::timeout(left, self.sync_due.notified()).await;
+        }
+    }
+}
+
+/// Syncs until the assembly is closed, and looks whether its files are still there.
+pub async fn keep_synced(assembly: std::sync::Weak<Assembly>) {
+    let (mut synced, mut looked) = (Instant::now(), Instant::now());
+    loop {
+        // Waiting holds the assembly alive; it is closed before it is dropped, and that wakes us.
+        let Some(a) = assembly.upgrade() else { return };
+        a.sync_is_due(synced).await;
+        if a.closed.load(Ordering::Acquire) {
+            return;
+        }
+        synced = Instant::now();
+        if let Err(fault) = a.sync().await {
+            lock(&a.broken).get_or_insert(fault);
+            a.news.notify_one();
+        }
+        if looked.elapsed() >= SYNC_PERIOD {
+            a.look_for_vanished().await;
+            looked = Instant::now();
+        }
+    }
+}

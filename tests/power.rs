@@ -1,0 +1,489 @@
+//! Power cuts: kills at the commit points, disks that lose what was not synced, many kills in one delivery, and what a
+//! start costs. After every start everything goes on by itself, and nothing that was accepted is lost.
+
+#[path = "power/disk.rs"]
+mod disk;
+#[path = "power/points.rs"]
+mod points;
+mod world;
+
+use bft2::package::sample::PackageSummary;
+use disk::Disk;
+use points::{Points, chosen, leftovers};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use world::{Node, PATIENCE, SUBDIR, World, entries, read_json, stamps, task_name, tree, until};
+
+const MIB: u64 = 1 << 20;
+
+async fn is_sound(node: &Node) {
+    assert_eq!(node.sql("PRAGMA integrity_check").await, [["ok"]], "the database of the {}", node.role);
+    assert_eq!(node.sql("PRAGMA foreign_key_check").await, Vec::<Vec<String>>::new());
+}
+
+/// The table of the library shows what lies in the store.
+async fn table_shows(node: &Node, package: &str, files: usize) {
+    let below = format!("{}/", node.store().join(package).display());
+    until("the hash table shows the package", PATIENCE, async || {
+        let table = std::fs::read_to_string(node.hashtable()).unwrap_or_default();
+        (table.lines().filter(|l| l.contains(&below)).count() == files).then_some(())
+    })
+    .await;
+}
+
+/// What the task file says of the files is what lies in the store.
+fn is_right(taskfile: &Path, package: &PackageSummary) {
+    let task = read_json(taskfile);
+    let listed = task["filelist"].as_array().or_else(|| task["files"].as_array()).expect("a list of files").len();
+    assert_eq!(listed, tree(&package.dir).len(), "{}", taskfile.display());
+}
+
+/// A client that does not give up: whatever was not answered is asked again after the start, and only that.
+struct Client<'a> {
+    node: &'a mut Node,
+    points: &'a Points,
+    died: bool,
+}
+
+impl Client<'_> {
+    async fn revived(&mut self) {
+        let points = self.points;
+        // A connection that breaks is the first sign of it.
+        let node = &mut *self.node;
+        until("the process is dead", 20, async || node.is_dead().then_some(())).await;
+        assert!(points.revive(self.node).await);
+        self.died = true;
+    }
+
+    /// Asks until it is answered. `None`: the answer got lost, it may have been done.
+    async fn ask(&mut self, method: &str, params: serde_json::Value) -> Option<world::Reply> {
+        match self.node.try_call(method, params).await {
+            Ok(reply) => Some(reply),
+            Err(_) => {
+                self.revived().await;
+                None
+            }
+        }
+    }
+
+    /// Asks for a state until it is the wanted one.
+    async fn wait(&mut self, method: &str, params: serde_json::Value, status: &str, on_the_way: &[&str]) -> world::Reply {
+        let deadline = std::time::Instant::now() + Duration::from_secs(PATIENCE);
+        loop {
+            if let Some(reply) = self.ask(method, params.clone()).await {
+                let now = reply.text("status");
+                if now == status {
+                    return reply;
+                }
+                assert!(on_the_way.contains(&now.as_str()), "{method}: {reply:?}");
+            }
+            assert!(std::time::Instant::now() < deadline, "{method}: not {status}\n{}", self.node.tail());
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_sender_is_killed_at_its_commit_points() {
+    let mut world = World::new();
+    let Some(points) = Points::watch(&mut world.sender) else { return };
+    world.sender.start().await;
+    let (first, step) = chosen(7);
+    let (mut n, mut kills) = (first, 0);
+    let all = std::time::Instant::now();
+    let last = loop {
+        let name = format!("film-{n}");
+        let package = world.package(&name, 1, 1);
+        let masters = stamps(&package.dir);
+        let (dcppath, taskfile) =
+            (world.sender.store().join(&name), world.sender.data().join("sender/tmp").join(task_name(&name)));
+        let mut client = Client { node: &mut world.sender, points: &points, died: false };
+        points.arm(n);
+        let query = json!({"dcppath": dcppath, "taskfile": taskfile});
+        let order =
+            json!({"dcppath": dcppath, "taskfile": taskfile, "basesubdir": SUBDIR, "policy": "fulltime", "btobscdn": "1:1:1"});
+        let accepted = loop {
+            match client.ask("gentask", order.clone()).await {
+                Some(reply) => break reply.ok,
+                None => {
+                    // Not answered: it is not known whether it was accepted.
+                    let known = client.ask("taskfilesquery", query.clone()).await.expect("disarmed");
+                    if ["finished", "unfinished"].contains(&known.text("status").as_str()) {
+                        break true;
+                    }
+                }
+            }
+        };
+        assert!(accepted, "gentask at {n}");
+        client.wait("taskfilesquery", query, "finished", &["unfinished"]).await;
+        is_right(&taskfile, &package);
+        let task = task_name(&name);
+        loop {
+            match client.ask("send", json!({"taskfile": taskfile})).await {
+                Some(reply) => {
+                    assert!(reply.ok, "send at {n}: {}", reply.desc());
+                    break;
+                }
+                None => {
+                    let known = client.ask("uploadprogress", json!({"taskfile": task})).await.expect("disarmed");
+                    if known.ok && !known.text("status").is_empty() {
+                        break;
+                    }
+                }
+            }
+        }
+        client.wait("uploadprogress", json!({"taskfile": task}), "ready", &["queues", "uploading", "uploaded"]).await;
+        let died = client.died || points.revive(&mut world.sender).await;
+        points.disarm();
+        until("one view", 10, async || (world.sender.places(&task) == ["sender/uploaded"]).then_some(())).await;
+        assert_eq!(stamps(&package.dir), masters, "a master was touched");
+        kills += u32::from(died);
+        if !died {
+            break package;
+        }
+        n += step;
+    };
+    assert_eq!(leftovers(world.sender.data()), Vec::<PathBuf>::new());
+    is_sound(&world.sender).await;
+    eprintln!("sender: {kills} kills, up to operation {n}, {:.0?}", all.elapsed());
+    assert!(kills > 2, "{kills} kills");
+    // Everything that was sent is there to be fetched: look at the last.
+    world.receiver.start().await;
+    let task = task_name(&world::file_name(&last.dir));
+    world.receive(&world.sender.data().join("sender/uploaded").join(task)).await;
+    world.assert_delivered(&last);
+}
+
+#[tokio::test]
+async fn a_receiver_is_killed_at_its_commit_points() {
+    let mut world = World::new();
+    let Some(points) = Points::watch(&mut world.receiver) else { return };
+    world.start().await;
+    let package = world.package("film", 1, 1);
+    let files = tree(&package.dir).len();
+    let task = task_name("film");
+    let taskfile = world.publish("film", "1:1:1").await;
+    let (first, step) = chosen(5);
+    let (mut n, mut kills, mut rounds) = (first, 0, 0);
+    let all = std::time::Instant::now();
+    loop {
+        let here = world.receiver.store().join("film");
+        // From nothing, over an older version of the package, and with part of it in the library, in turn.
+        if here.exists() && rounds % 2 == 0 {
+            std::fs::remove_dir_all(&here).expect("remove");
+            std::fs::remove_file(here.with_extension("finished")).expect("remove");
+        } else if here.exists() {
+            let (name, (size, _)) = tree(&here).into_iter().max_by_key(|(_, (size, _))| *size).expect("a file");
+            world::flip_byte(&here.join(name), size / 2);
+        }
+        rounds += 1;
+        let carried = world.receiver.carry(&taskfile);
+        let mut client = Client { node: &mut world.receiver, points: &points, died: false };
+        points.arm(n);
+        loop {
+            match client.ask("recv", json!({"taskfile": carried})).await {
+                Some(reply) => {
+                    assert!(reply.ok, "recv at {n}: {}", reply.desc());
+                    break;
+                }
+                None => {
+                    // What was accepted is not there to be accepted again.
+                    let known = client.ask("progress", json!({"taskfile": task})).await.expect("disarmed");
+                    if !carried.exists() || ["queues", "downloading"].contains(&known.text("status").as_str()) {
+                        break;
+                    }
+                }
+            }
+        }
+        client.wait("progress", json!({"taskfile": task}), "downloaded", &["queues", "downloading"]).await;
+        // The last steps come after the state.
+        table_shows(client.node, "film", files).await;
+        let died = client.died || points.revive(&mut world.receiver).await;
+        points.disarm();
+        world.assert_delivered(&package);
+        until("one view", 10, async || (world.receiver.places(&task) == ["receiver/downloaded"]).then_some(())).await;
+        table_shows(&world.receiver, "film", files).await;
+        kills += u32::from(died);
+        if !died {
+            break;
+        }
+        n += step;
+    }
+    assert_eq!(leftovers(world.receiver.data()), Vec::<PathBuf>::new());
+    is_sound(&world.receiver).await;
+    eprintln!("receiver: {kills} kills, up to operation {n}, {:.0?}", all.elapsed());
+    assert!(kills > 2, "{kills} kills");
+}
+
+/// A reception on a disk that loses what was not synced, cut again and again.
+async fn lost_writes_of_a_receiver(kind: &'static str, seed: u64) {
+    let Some(mut disk) = Disk::new(kind) else { return };
+    let dir = tempfile::Builder::new().prefix("bft2-world-").tempdir().expect("tempdir");
+    let at = dir.path().to_owned();
+    let mut world = World::at(dir, &at, &disk.at.clone());
+    world.receiver.set_all(&json!({"btrate": "400K", "obsrate": "400K", "cdnrate": "400K", "retries": 60}));
+    let package = world.package("film", 12, 2);
+    disk.settle();
+    world.start().await;
+    let task = task_name("film");
+    let taskfile = world.publish("film", "1:1:1").await;
+    let mut rng = StdRng::seed_from_u64(seed);
+    assert!(world.recv(&world.receiver, &taskfile).await.ok);
+    let mut recorded = 0;
+    let mut cuts = 0;
+    loop {
+        if cuts > 0 {
+            // Not always after something new.
+            let wait = rng.random_range(0..2500);
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+        }
+        world.receiver.kill();
+        disk.cut();
+        cuts += 1;
+        let there = world.receiver.store().join("film");
+        if there.exists() {
+            assert_eq!(tree(&there), tree(&package.dir), "a package with its name that is not whole");
+        }
+        if cuts == 6 {
+            world.receiver.set_all(&json!({"btrate": "", "obsrate": "", "cdnrate": ""}));
+        }
+        world.receiver.start().await;
+        let now = world.receiver.number("select bytes_done from v_tasks").await;
+        assert!(now >= recorded, "what was recorded is gone: {now} after {recorded}");
+        recorded = now;
+        let p = world.receiver.progress(&task).await;
+        assert!(["queues", "downloading", "downloaded"].contains(&p.status().as_str()), "{p:?}");
+        if p.status() == "downloaded" {
+            break;
+        }
+        assert!(cuts < 40, "it gets nowhere");
+    }
+    world.assert_delivered(&package);
+    until("one view", 10, async || (world.receiver.places(&task) == ["receiver/downloaded"]).then_some(())).await;
+    table_shows(&world.receiver, "film", tree(&package.dir).len()).await;
+    is_sound(&world.receiver).await;
+    // Nothing of what was verified is doubted: the rows name the files as they are.
+    let hashed = "select count(*) from v_events where kind = 'hashed'";
+    let before = world.receiver.number(hashed).await;
+    world.receiver.kill();
+    disk.cut();
+    world.receiver.start().await;
+    world.assert_delivered(&package);
+    for (path, stamp) in world.receiver.sql("select path, mtime from v_library").await.iter().map(|r| (&r[0], &r[1])) {
+        assert!(Path::new(path).is_file(), "{path} {stamp}");
+    }
+    assert_eq!(world.receiver.number(hashed).await, before);
+    world.receiver.kill();
+    eprintln!("{kind}: {cuts} power cuts");
+}
+
+#[tokio::test]
+async fn a_receiver_on_ext4_loses_what_was_not_synced_and_nothing_else() {
+    lost_writes_of_a_receiver("ext4", 1).await;
+}
+
+#[tokio::test]
+async fn a_receiver_on_xfs_loses_what_was_not_synced_and_nothing_else() {
+    lost_writes_of_a_receiver("xfs", 2).await;
+}
+
+#[tokio::test]
+async fn a_sender_that_loses_unsynced_writes_keeps_what_it_accepted() {
+    let Some(mut disk) = Disk::new("ext4") else { return };
+    let dir = tempfile::Builder::new().prefix("bft2-world-").tempdir().expect("tempdir");
+    let at = dir.path().to_owned();
+    let mut world = World::at(dir, &disk.at.clone(), &at);
+    let mut rng = StdRng::seed_from_u64(3);
+    for round in 0..4 {
+        let name = format!("film-{round}");
+        let package = world.package(&name, 2, 1);
+        disk.settle();
+        world.sender.start().await;
+        let (dcppath, taskfile) =
+            (world.sender.store().join(&name), world.sender.data().join("sender/tmp").join(task_name(&name)));
+        let order =
+            json!({"dcppath": dcppath, "taskfile": taskfile, "basesubdir": SUBDIR, "policy": "fulltime", "btobscdn": "1:1:1"});
+        assert!(world.sender.call("gentask", order).await.ok);
+        let cut = async |world: &mut World, disk: &mut Disk, wait: u64| {
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+            world.sender.kill();
+            disk.cut();
+            world.sender.start().await;
+        };
+        cut(&mut world, &mut disk, rng.random_range(0..300)).await;
+        let query = json!({"dcppath": dcppath, "taskfile": taskfile});
+        until("gentask ends", PATIENCE, async || {
+            let reply = world.sender.call("taskfilesquery", query.clone()).await;
+            assert!(reply.ok, "{reply:?}");
+            (reply.text("status") == "finished").then_some(())
+        })
+        .await;
+        // A task file that was shown is there.
+        cut(&mut world, &mut disk, 0).await;
+        assert!(taskfile.is_file(), "the task file that was told of is gone");
+        is_right(&taskfile, &package);
+        assert!(world.sender.call("send", json!({"taskfile": taskfile})).await.ok);
+        cut(&mut world, &mut disk, rng.random_range(0..300)).await;
+        let sent = world.ready(&task_name(&name)).await;
+        cut(&mut world, &mut disk, 0).await;
+        assert!(sent.is_file(), "{}", sent.display());
+        world.ready(&task_name(&name)).await;
+        is_sound(&world.sender).await;
+        assert_eq!(world.sender.places(&task_name(&name)), ["sender/uploaded"]);
+        if round == 3 {
+            world.receiver.start().await;
+            world.receive(&sent).await;
+            world.assert_delivered(&package);
+        }
+        world.sender.kill();
+    }
+    assert_eq!(leftovers(world.sender.data()), Vec::<PathBuf>::new());
+}
+
+/// What really crossed the network is sampled once a second: a kill may hide so much of it.
+const SAMPLED: u64 = 1;
+
+#[tokio::test]
+async fn twenty_kills_in_one_delivery_repeat_little() {
+    const KILLS: u64 = 20;
+    const RATE: u64 = 250 << 10;
+    let mut world = World::new();
+    let slow = json!({"btrate": RATE, "obsrate": RATE, "cdnrate": RATE, "retries": 60});
+    world.receiver.set_all(&slow);
+    let package = world.package("film", 320, 3);
+    world.start().await;
+    let task = task_name("film");
+    let taskfile = world.publish("film", "1:1:1").await;
+    assert!(world.recv(&world.receiver, &taskfile).await.ok);
+    let mut rng = StdRng::seed_from_u64(20);
+    for kill in 0..KILLS {
+        tokio::time::sleep(Duration::from_millis(rng.random_range(300..3000))).await;
+        if kill % 4 == 3 {
+            // Also long after the start.
+            let before = world.receiver.number("select bytes_done from v_tasks").await;
+            let grown = async || (world.receiver.number("select bytes_done from v_tasks").await > before + MIB).then_some(());
+            until("more is recorded", PATIENCE, grown).await;
+        }
+        world.receiver.kill();
+        if kill == KILLS - 1 {
+            world.receiver.set_all(&json!({"btrate": "", "obsrate": "", "cdnrate": ""}));
+        }
+        world.receiver.start().await;
+    }
+    world.receiver.downloaded(&task).await;
+    world.assert_delivered(&package);
+    let mut twice = 0;
+    for method in ["bt", "obs", "cdn"] {
+        let wire = world.receiver.wire(&task, method).await;
+        let own = world.receiver.number(&format!("select bytes_total from v_legs where method = '{method}'")).await;
+        eprintln!("{method}: {own} bytes, {wire} on the wire");
+        twice += wire.saturating_sub(own);
+    }
+    let hidden = KILLS * 3 * RATE * SAMPLED;
+    let share = |bytes: u64| bytes as f64 * 100.0 / package.bytes as f64;
+    eprintln!(
+        "{KILLS} kills: {twice} of {} bytes fetched twice, {:.1} %; {:.1} % with what the counts may have missed",
+        package.bytes,
+        share(twice),
+        share(twice + hidden)
+    );
+    assert!(share(twice + hidden) <= 5.0);
+}
+
+/// Bytes that a process read by now, from files and pipes.
+fn read_so_far(node: &Node) -> u64 {
+    let io = std::fs::read_to_string(format!("/proc/{}/io", node.pid())).expect("io");
+    io.lines().find_map(|l| l.strip_prefix("rchar: ")).and_then(|n| n.parse().ok()).expect("rchar")
+}
+
+#[tokio::test]
+async fn a_start_reads_no_package_again_and_seeds_go_on() {
+    let mut world = World::new();
+    world.receiver.set_all(&json!({"btrate": "2M", "obsrate": "2M", "cdnrate": "2M"}));
+    let package = world.package("film", 96, 2);
+    world.start().await;
+    let task = task_name("film");
+    let taskfile = world.publish("film", "1:1:1").await;
+    let until_sender = world.sender.sql("select seed_until from v_tasks").await;
+    // A sender that seeds.
+    world.sender.kill();
+    world.sender.start().await;
+    world.ready(&task).await;
+    let seeds = async || {
+        (world.sender.number("select count(*) from v_legs where method = 'bt' and state = 'running'").await == 1).then_some(())
+    };
+    until("the sender seeds again", PATIENCE, seeds).await;
+    let read = read_so_far(&world.sender);
+    eprintln!("a sender that seeds reads {read} bytes at its start");
+    assert!(read < package.bytes / 4, "{read} bytes read at the start of a sender that seeds {}", package.bytes);
+    assert_eq!(world.sender.sql("select seed_until from v_tasks").await, until_sender);
+
+    // A receiver in the middle: what it reads in its second life is what arrives there.
+    assert!(world.recv(&world.receiver, &taskfile).await.ok);
+    let half = async || (world.receiver.number("select bytes_done from v_tasks").await > package.bytes / 2).then_some(());
+    until("half of it is recorded", PATIENCE, half).await;
+    world.receiver.set_all(&json!({"btrate": "100K", "obsrate": "100K", "cdnrate": "100K"}));
+    world.receiver.kill();
+    world.receiver.start().await;
+    let runs = async || (world.receiver.number("select count(*) from v_legs where state = 'running'").await == 3).then_some(());
+    until("the legs run again", PATIENCE, runs).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let read = read_so_far(&world.receiver);
+    eprintln!("a receiver in the middle of {} reads {read} bytes at its start", package.bytes);
+    assert!(read < package.bytes / 4, "{read} bytes read at the start of a receiver that has half of {}", package.bytes);
+    world.receiver.set_all(&json!({"btrate": "", "obsrate": "", "cdnrate": ""}));
+    assert!(world.receiver.get("reloadconf").await.is_some());
+    world.receiver.downloaded(&task).await;
+    world.assert_delivered(&package);
+
+    // A receiver that seeds.
+    let until_receiver = world.receiver.sql("select seed_until from v_tasks").await;
+    assert_ne!(until_receiver, [[""]]);
+    world.receiver.kill();
+    world.receiver.start().await;
+    let seeds = async || {
+        (world.receiver.number("select count(*) from v_legs where method = 'bt' and state = 'running'").await == 1).then_some(())
+    };
+    until("the receiver seeds again", PATIENCE, seeds).await;
+    table_shows(&world.receiver, "film", tree(&package.dir).len()).await;
+    let read = read_so_far(&world.receiver);
+    eprintln!("a receiver that seeds reads {read} bytes at its start");
+    assert!(read < package.bytes / 4, "{read} bytes read at the start of a receiver that seeds {}", package.bytes);
+    assert_eq!(world.receiver.sql("select seed_until from v_tasks").await, until_receiver);
+}
+
+/// Somebody tidies up while it is being received: the whole directory, one file, or one file that is replaced.
+#[tokio::test]
+async fn staged_files_that_are_removed_under_a_running_reception_come_again() {
+    for (round, what) in ["everything", "a file", "a file that is replaced"].into_iter().enumerate() {
+        let mut world = World::new();
+        world.receiver.set_all(&json!({"btrate": "300K", "obsrate": "300K"}));
+        let package = world.package("film", 9, 1);
+        world.start().await;
+        let task = task_name("film");
+        let taskfile = world.publish("film", "1:1:1").await;
+        assert!(world.recv(&world.receiver, &taskfile).await.ok);
+        let cdn = "select count(*) from v_legs where method = 'cdn' and state = 'done'";
+        until("the cdn is done", PATIENCE, async || (world.receiver.number(cdn).await == 1).then_some(())).await;
+        let stage = world.receiver.stage();
+        let staged = stage.join(&entries(&stage)[0]);
+        let (name, (size, _)) = tree(&staged).into_iter().max_by_key(|(_, (size, _))| *size).expect("a file");
+        match round {
+            0 => std::fs::remove_dir_all(&staged).expect("remove"),
+            1 => std::fs::remove_file(staged.join(&name)).expect("remove"),
+            _ => {
+                std::fs::write(stage.join("other"), vec![7; size as usize]).expect("write");
+                std::fs::rename(stage.join("other"), staged.join(&name)).expect("rename");
+            }
+        }
+        let said = async || world.receiver.events(&task).await.contains("removed or replaced").then_some(());
+        until("it is said", PATIENCE, said).await;
+        world.receiver.set_all(&json!({"btrate": "", "obsrate": ""}));
+        assert!(world.receiver.get("reloadconf").await.is_some());
+        world.receiver.downloaded(&task).await;
+        world.assert_delivered(&package);
+        eprintln!("{what}: done");
+    }
+}

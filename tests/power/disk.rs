@@ -1,0 +1,70 @@
+//! A disk that loses what was not synced: a file system in a file. At a power cut the file is copied as it is then, which
+//! is without whatever the kernel has not written back yet; the copy is mounted in its place.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+pub struct Disk {
+    pub at: PathBuf,
+    image: PathBuf,
+    kind: &'static str,
+    options: &'static str,
+    lives: u32,
+    _dir: tempfile::TempDir,
+}
+
+fn run(program: &str, args: &[&std::ffi::OsStr]) -> bool {
+    Command::new(program).args(args).output().is_ok_and(|o| o.status.success())
+}
+
+impl Disk {
+    /// `None` when this machine does not let us mount, or has no such file system.
+    pub fn new(kind: &'static str) -> Option<Self> {
+        let dir = tempfile::Builder::new().prefix("bft2-disk-").tempdir().expect("directory");
+        let (at, image) = (dir.path().join("mounted"), dir.path().join("0.img"));
+        fs::create_dir_all(&at).expect("directory");
+        fs::File::create(&image).and_then(|f| f.set_len(400 << 20)).expect("image");
+        // ext4 writes its journal every five seconds: what is lost should not depend on luck.
+        let options = if kind == "ext4" { "loop,commit=300" } else { "loop" };
+        let disk = Self { at, image, kind, options, lives: 0, _dir: dir };
+        let made = run(&format!("mkfs.{kind}"), &["-q".as_ref(), disk.image.as_os_str()]);
+        if made && disk.mount() {
+            return Some(disk);
+        }
+        eprintln!("skipped: no {kind} to be had here (needs root, loop devices, mkfs.{kind})");
+        None
+    }
+
+    fn mount(&self) -> bool {
+        let (image, at) = (self.image.as_os_str(), self.at.as_os_str());
+        run("mount", &["-t".as_ref(), self.kind.as_ref(), "-o".as_ref(), self.options.as_ref(), image, at])
+    }
+
+    /// The power goes. Nobody may have files open there.
+    pub fn cut(&mut self) {
+        self.lives += 1;
+        let copy = self.image.with_file_name(format!("{}.img", self.lives));
+        assert!(run("cp", &["--sparse=always".as_ref(), self.image.as_os_str(), copy.as_os_str()]), "cannot copy the image");
+        assert!(run("umount", &[self.at.as_os_str()]), "{} is in use", self.at.display());
+        fs::remove_file(&self.image).expect("the old image");
+        self.image = copy;
+        assert!(self.mount(), "the file system does not survive a power cut");
+    }
+
+    /// Everything reaches the disk.
+    pub fn settle(&self) {
+        assert!(run("sync", &["--file-system".as_ref(), self.at.as_os_str()]));
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.at).output();
+    }
+}
+
+/// Whether something can be read there at all.
+pub fn readable(dir: &Path) -> bool {
+    fs::read_dir(dir).is_ok()
+}
