@@ -3,7 +3,7 @@
 
 mod world;
 
-use chrono::{Local, TimeDelta};
+use chrono::{Local, TimeDelta, Utc};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use world::{Node, PATIENCE, Reply, SUBDIR, WallClock, World, copy_tree, entries, free_ports, read_json, task_name, until};
@@ -370,11 +370,9 @@ async fn every_request_in_every_state_of_a_cacher() {
 #[tokio::test]
 async fn a_clock_that_jumps_ends_no_seed() {
     let mut world = World::new();
-    let dir = world.dir.path().to_owned();
-    let mut clocks = Vec::new();
+    let Some(clock) = WallClock::new(world.dir.path(), "UTC") else { return };
     for node in [&mut world.sender, &mut world.receiver, &mut world.cacher] {
-        let Some(clock) = WallClock::of(node, &dir) else { return };
-        clocks.push(clock);
+        clock.rule(node);
         node.set_all(&json!({"defaultseedtime": "1"}));
     }
     world.receiver.set("historydays", 1);
@@ -402,20 +400,18 @@ async fn a_clock_that_jumps_ends_no_seed() {
     all_serve(&world).await;
 
     let told = "select count(*) from v_events where kind = 'clock'";
-    for (offset, events) in [("+1d", 1), ("+0", 2), ("-1d", 2), ("+0", 3)] {
+    for (days, events) in [(1, 1), (0, 2), (-1, 2), (0, 3)] {
         // From a day behind, right is a day ahead.
-        for clock in &clocks {
-            clock.set(offset);
-        }
+        let offset = TimeDelta::days(days);
+        clock.shift(offset);
         for node in [&world.sender, &world.receiver, &world.cacher] {
-            let days = TimeDelta::days(offset.trim_end_matches('d').parse().expect("days"));
-            let date = (Local::now() + days).format("%Y-%m-%d").to_string();
+            let date = (Utc::now() + offset).format("%Y-%m-%d").to_string();
             let shown = async || node.get("heartbeat").await.filter(|t| t.starts_with(&date)).map(drop);
             until("the clock is set", 30, shown).await;
             let seen = async || (node.number(told).await == events).then_some(());
-            until(&format!("{offset}: {events} events about the clock"), 30, seen).await;
+            until(&format!("{days} days: {events} events about the clock"), 30, seen).await;
         }
-        if offset == "-1d" {
+        if days == -1 {
             // Nothing is told of a clock that is set back; two looks of the loop.
             tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
         }
@@ -425,9 +421,7 @@ async fn a_clock_that_jumps_ends_no_seed() {
     assert_eq!(reply.text("status"), "ready");
 
     // After a restart there is nothing to compare with: the hour is over.
-    for clock in &clocks {
-        clock.set("+2h");
-    }
+    clock.shift(TimeDelta::hours(2));
     for node in [&mut world.sender, &mut world.receiver, &mut world.cacher] {
         node.kill();
         node.start().await;
@@ -444,7 +438,7 @@ async fn a_clock_that_jumps_ends_no_seed() {
     // And in some days the history forgets it, with everything that is left of it.
     let beside = world.receiver.data().join("receiver/downloading").join(format!("{task}.errhistory"));
     std::fs::write(&beside, "an error of long ago\n").expect("write");
-    clocks[1].set("+4d");
+    clock.shift(TimeDelta::days(4));
     world.receiver.kill();
     world.receiver.start().await;
     until("the history forgets", 60, async || world.receiver.places(&task).is_empty().then_some(())).await;

@@ -10,6 +10,7 @@
 //! * [`role`] — a node that is another than at its last start.
 //! * [`helping`] — a method that is done takes over what another one does not bring.
 //! * [`uploads`] — unfinished uploads of cancelled tasks.
+//! * [`hours`] — windows: which legs may run now, the caps of the hour, when tasks will be done.
 //! * [`generate`] — gentask jobs. * [`upkeep`] — retention. * [`thrift`] — a database that somebody holds.
 //! * [`trust`] — whether the clock may be believed.
 
@@ -18,6 +19,7 @@ pub mod conductor;
 mod fixture;
 pub mod generate;
 mod helping;
+mod hours;
 mod legs;
 mod reception;
 mod repair;

@@ -20,6 +20,9 @@ const WEIGHT: f64 = 0.3;
 
 /// Memory of the rate by which it is judged whether a leg is slow.
 const CALM: Duration = Duration::from_secs(20);
+/// Memory of the measured rate (seconds of running), and how much of it is needed for a figure.
+const STEADY: f64 = 45.0;
+const KNOWN: f64 = 10.0;
 
 /// The sampler's memory of one leg.
 pub struct Gauge {
@@ -33,6 +36,8 @@ pub struct Gauge {
     /// The same with a longer memory.
     calm: f64,
     began: Instant,
+    /// Bytes per second over the last [`STEADY`] seconds of running, and over how many of them that is.
+    steady: (f64, f64),
     at: Instant,
     moved: Option<Instant>,
 }
@@ -40,7 +45,19 @@ pub struct Gauge {
 impl Gauge {
     pub fn new(counters: Arc<Counters>, spans: Vec<Span>, seeding: bool) -> Self {
         let now = Instant::now();
-        Self { counters, spans, seeding, wire: 0, sent: 0, rate: 0.0, calm: 0.0, began: now, at: now, moved: Some(now) }
+        Self {
+            counters,
+            spans,
+            seeding,
+            wire: 0,
+            sent: 0,
+            rate: 0.0,
+            calm: 0.0,
+            steady: (0.0, 0.0),
+            began: now,
+            at: now,
+            moved: Some(now),
+        }
     }
 
     /// How long the leg has been running.
@@ -48,9 +65,17 @@ impl Gauge {
         self.began.elapsed()
     }
 
-    /// Bytes per second over some twenty seconds.
+    /// Bytes per second over some twenty seconds of this run.
     pub fn calm_rate(&self) -> u64 {
         self.calm as u64
+    }
+
+    /// Goes on with what was measured when the leg ran last.
+    pub fn measured(mut self, before: Option<u64>) -> Self {
+        if let Some(rate) = before {
+            self.steady = (rate as f64, STEADY);
+        }
+        self
     }
 
     /// After a failure only bytes are believed.
@@ -79,6 +104,10 @@ impl Gauge {
         let weight = if self.calm == 0.0 { 1.0 } else { 1.0 - (-elapsed.as_secs_f64() / CALM.as_secs_f64()).exp() };
         self.calm += weight * (now - self.calm);
         self.rate = if self.rate == 0.0 { now } else { self.rate + WEIGHT * (now - self.rate) };
+        let seconds = elapsed.as_secs_f64();
+        let (steady, of) = self.steady;
+        self.steady = (steady + (now - steady) * (seconds / (of + seconds).clamp(0.001, STEADY)).min(1.0), of + seconds);
+        let measured = (!self.seeding && self.steady.1 >= KNOWN).then_some(self.steady.0 as u64);
         LegSample {
             task,
             method,
@@ -89,6 +118,7 @@ impl Gauge {
             rate: self.rate as u64,
             peers: self.counters.peers.load(Relaxed),
             ready: self.counters.is_ready(),
+            measured,
         }
     }
 }

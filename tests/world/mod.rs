@@ -13,15 +13,18 @@
 mod api;
 mod clock;
 mod link;
+mod meter;
 mod node;
 mod trees;
 
 #[allow(unused_imports)]
 pub use api::{Progress, Reply};
 #[allow(unused_imports)]
-pub use clock::WallClock;
+pub use clock::{WallClock, seconds, watch_until};
 #[allow(unused_imports)]
 pub use link::{Line, Link};
+#[allow(unused_imports)]
+pub use meter::Meter;
 pub use node::Node;
 #[allow(unused_imports)]
 pub use trees::{Tree, copy_tree, flip_byte, make_package, stamps, tree};
