@@ -6,10 +6,15 @@ use std::time::{Duration, Instant};
 
 /// The abbreviation of the machine's time zone at a moment (`CST`, `CEST`; `+08` where the zone has none).
 pub fn zone_name(at: &DateTime<Local>) -> String {
+    unsafe extern "C" {
+        fn tzset();
+    }
     let seconds: libc::time_t = at.timestamp();
-    // SAFETY: an all-zero tm is valid, localtime_r fills it in or fails; tm_zone points into data of the C library that
+    // SAFETY: tzset takes nothing and locks for itself; localtime_r alone would not see that the zone has changed. An
+    // all-zero tm is valid, localtime_r fills it in or fails; tm_zone points into data of the C library that
     // lives as long as the process.
     let name = unsafe {
+        tzset();
         let mut tm: libc::tm = std::mem::zeroed();
         match libc::localtime_r(&seconds, &mut tm) {
             p if p.is_null() || tm.tm_zone.is_null() => None,

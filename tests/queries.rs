@@ -70,6 +70,8 @@ impl Life {
             "update legs set bytes_total = 100000000, bytes_wire = 1000, active_ms = 1000 where task_id = {slow} and method = 'cdn'"
         ))
         .await;
+        let late = "insert into outlooks (task_id, expected_at, risk) values";
+        self.set(&format!("{late} ({slow}, {}, 'cdn: done after the offer ends')", now + DAY)).await;
         // Delivered within two hours, a day ago.
         let done = self.receive("done.task.json", now - DAY - 2 * HOUR).await;
         store.move_task(done, TaskState::Queues, TaskState::Downloading, "", now - DAY - 2 * HOUR).await.unwrap();

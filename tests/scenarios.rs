@@ -396,7 +396,7 @@ const SLOTTED: [(&str, &str, u64); 6] = [
     ("slot-all", "1:1:1", 6),
     ("slot-bt-cdn", "1:0:1", 4),
     ("slot-obs-cdn", "0:1:1", 5),
-    ("slot-cdn", "0:0:1", 2),
+    ("slot-cdn", "0:0:1", 7),
     ("slot-large", "0:0:1", 48),
 ];
 const SLOT: &str = "21:00-21:02";

@@ -5,6 +5,7 @@
 
 mod task_rows;
 
+use bft2::model::forecast::Outlook;
 use bft2::model::ranges::RangeSet;
 use bft2::model::span::Method;
 use bft2::model::task::{LegState, Role, TaskState};
@@ -19,6 +20,7 @@ use bft2::store::shell::{Rows, query};
 use bft2::store::task_files::FileProgress;
 use bft2::store::tasks::NewTask;
 use bft2::store::torrents::TorrentRow;
+use chrono::TimeZone as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use task_rows::{new_file, reception, sha1};
@@ -28,7 +30,8 @@ use tempfile::TempDir;
 const PROMISED: &[(&str, &str)] = &[
     (
         "v_tasks",
-        "task role package state reason policy ratio bytes_total bytes_done percent rate eta_minutes created_at finished_at",
+        "task role package state reason policy ratio bytes_total bytes_done percent rate eta_minutes expected_at at_risk \
+         created_at finished_at",
     ),
     ("v_legs", "task role method state bytes_total bytes_done bytes_wire rate window next_change_at tries retry_at error"),
     ("v_files", "task role path size sha1 method state bytes_done"),
@@ -41,7 +44,7 @@ const PROMISED: &[(&str, &str)] = &[
     ("v_watches", "root filesystem method why since changes overflows scanned_at"),
     ("v_hashing", "state file files_left bytes_left rate eta_minutes at"),
     ("v_hash_queue", "path size bytes_done state due_at"),
-    ("v_schedules", "task role method window open_now opens_at closes_at"),
+    ("v_schedules", "task role method window open_now opens_at closes_at waits_for runs_at"),
     ("v_events", "at level kind task actor text"),
     ("v_generations", "dcppath taskfile state bytes_total bytes_done error"),
 ];
@@ -280,8 +283,9 @@ async fn figures_in_the_views_are_right() {
     assert_eq!(one(&store, "select state, eta_minutes from v_hashing").await, "hashing|3");
     assert_eq!(one(&store, "select path, state from v_hash_queue").await, "/dcp/new|waiting");
     assert_eq!(
-        one(&store, "select \"window\", open_now, opens_at is null, closes_at is null from v_schedules").await,
-        "08:00-18:00|1|1|0"
+        one(&store, "select role, \"window\", open_now, opens_at is null, closes_at is null from v_schedules order by role")
+            .await,
+        "receiver|08:00-18:00|1|1|0\nsender||1|1|1"
     );
     // Nothing that is not in its store looks like 100 %.
     let (whole, rest) = (RangeSet::from_text("0-1000").unwrap(), RangeSet::from_text("0-500").unwrap());
@@ -293,6 +297,49 @@ async fn figures_in_the_views_are_right() {
     assert_eq!(one(&store, &percent(recv)).await, "100");
     store.move_task(send, TaskState::Uploading, TaskState::History, "cancelled", 9_000).await.unwrap();
     assert_eq!(one(&store, &percent(send)).await, "66.667");
+}
+
+#[tokio::test]
+async fn schedules_say_what_each_method_waits_for_and_tasks_when_they_end() {
+    let (_dir, store) = open().await;
+    let (recv, send) = fill(&store).await;
+    let ms = 3_600_000;
+    let now = chrono::Utc::now().timestamp_millis() / 1000 * 1000;
+    let local = |at: i64| chrono::Local.timestamp_millis_opt(at).unwrap().format("%Y-%m-%d %H:%M:%S").to_string();
+    let row = async || one(&store, "select waits_for, runs_at from v_schedules where role = 'receiver'").await;
+    let leg = async |state, retry_at| store.set_leg(recv, Method::Cdn, state, "", 0, retry_at).await.unwrap();
+    let window = async |opens: Option<i64>| store.set_schedule(recv, Method::Cdn, opens.is_none(), opens, None).await.unwrap();
+    assert_eq!(row().await, "|NULL", "it runs");
+    leg(LegState::Waiting, None).await;
+    assert_eq!(row().await, "turn|NULL");
+    leg(LegState::Waiting, Some(now + ms)).await;
+    assert_eq!(row().await, format!("retry|{}", local(now + ms)));
+    window(Some(now + 2 * ms)).await;
+    assert_eq!(row().await, format!("window|{}", local(now + 2 * ms)));
+    leg(LegState::Waiting, Some(now + 3 * ms)).await;
+    assert_eq!(row().await, format!("retry|{}", local(now + 3 * ms)));
+    leg(LegState::Waiting, None).await;
+    assert_eq!(row().await, format!("window|{}", local(now + 2 * ms)));
+    leg(LegState::Done, None).await;
+    assert_eq!(row().await, "done|NULL");
+    window(None).await;
+    leg(LegState::Waiting, None).await;
+    store.move_task(recv, TaskState::Downloading, TaskState::Queues, "", 9_000).await.unwrap();
+    assert_eq!(row().await, "place|NULL");
+    store.move_task(recv, TaskState::Queues, TaskState::History, "cancelled", 9_000).await.unwrap();
+    assert_eq!(row().await, "", "what is over is not planned");
+
+    let sender = "select eta_minutes, expected_at, at_risk from v_tasks where role = 'sender'";
+    assert_eq!(one(&store, sender).await, "2|NULL|");
+    let outlook = Outlook { expected_at: Some(now + 90 * 60_000), risk: "obs: late".into() };
+    store.record_outlooks(&[(send, outlook), (9999, Outlook::default())]).await.unwrap();
+    let cells = one(&store, sender).await;
+    assert!(["90", "91"].iter().any(|m| cells == format!("{m}|{}|obs: late", local(now + 90 * 60_000))), "{cells}");
+    // Left by a service that does not run any more.
+    store.record_outlooks(&[(send, Outlook { expected_at: Some(now - ms), risk: String::new() })]).await.unwrap();
+    assert_eq!(one(&store, sender).await, format!("2|{}|", local(now - ms)));
+    store.move_task(send, TaskState::Uploading, TaskState::Uploaded, "", 9_000).await.unwrap();
+    assert_eq!(one(&store, sender).await, "0|NULL|");
 }
 
 #[tokio::test]

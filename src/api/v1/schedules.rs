@@ -46,7 +46,7 @@ impl Example for Schedule {
             window: "22:34-22:37".into(),
             open_now: false,
             opens_at: Some(example_time(94)),
-            closes_at: None,
+            closes_at: Some(example_time(274)),
             waits_for: "window".into(),
             runs_at: Some(example_time(94)),
         }

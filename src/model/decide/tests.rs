@@ -58,6 +58,18 @@ fn a_task_outside_its_windows_gives_its_place_away() {
     assert_eq!(decide(&snapshot(vec![parked(1), parked(2), waiting])), [Action::Begin { task: 3 }]);
 }
 
+/// What is local is no traffic.
+#[test]
+fn copies_and_the_end_of_a_reception_do_not_wait_for_windows() {
+    let closed = LegSnap { open: false, ..leg(Method::Cdn, LegState::Waiting) };
+    let parked = task(Role::Recv, TaskState::Downloading, vec![closed]);
+    let copies = TaskSnap { local_pending: true, ..parked.clone() };
+    assert_eq!(only(copies.clone()), [Action::CopyLocal { task: 1 }]);
+    assert_eq!(only(TaskSnap { copying: true, ..copies }), []);
+    assert_eq!(only(TaskSnap { finishing: true, ..parked.clone() }), []);
+    assert_eq!(only(TaskSnap { verified: true, ..parked }), [Action::Finish { task: 1 }]);
+}
+
 /// More tasks than places: who was parked gets its place again before those in the queue, the oldest first, and nobody
 /// who is at work loses his.
 #[test]
