@@ -274,6 +274,79 @@ fn after_a_power_cut_only_what_was_recorded_is_trusted() {
     assert_eq!(fs::read(world.staged(0)).unwrap(), world.files[0].1);
 }
 
+/// A staged file is gone at a start; it is made anew, and the power goes before anything is recorded. Nothing would tell it
+/// from the file that the database vouched for.
+#[test]
+fn what_went_with_its_file_is_forgotten_before_the_file_is_made_anew() {
+    let world = World::new(&[("a.mxf", 100_000), ("b.mxf", 100_000)]);
+    let life = world.start();
+    world.fill(&life, 0);
+    life.wait_for(0, Verdict::Verified);
+    life.block_on(life.assembly.sync()).unwrap();
+    life.power_cut();
+    fs::remove_file(world.staged(0)).unwrap();
+    let life = world.start();
+    life.assembly.write_at(0, 0, &world.files[0].1[..4096]).unwrap();
+    life.power_cut();
+    assert_eq!(fs::metadata(world.staged(0)).unwrap().len(), 100_000, "it was made anew, with its whole size");
+    assert!(world.recorded(0).is_empty());
+    let life = world.start();
+    assert_eq!(life.assembly.verdict(0), Verdict::Open);
+    world.fill_all(&life);
+    life.wait_verified();
+    assert_eq!(fs::read(world.staged(0)).unwrap(), world.files[0].1);
+}
+
+/// The descriptor works on without a name: everything verified, and the package without the file.
+#[test]
+fn a_package_gets_its_name_only_with_the_files_that_were_verified() {
+    for how in ["removed", "replaced", "cut"] {
+        let world = World::new(&[("a.mxf", 100_000), ("b.mxf", 100_000)]);
+        let life = world.start();
+        world.fill_all(&life);
+        life.wait_verified();
+        let path = world.staged(0);
+        match how {
+            "removed" => fs::remove_file(&path).unwrap(),
+            "replaced" => {
+                fs::write(world.dir.path().join("other"), vec![0; 100_000]).unwrap();
+                fs::rename(world.dir.path().join("other"), &path).unwrap();
+            }
+            _ => File::options().write(true).open(&path).unwrap().set_len(99_999).unwrap(),
+        }
+        let fault = life.block_on(async { finish(&life.assembly, &life.store, &world.row_now(&life).await, false).await });
+        let fault = fault.expect_err(how);
+        assert_eq!(fault.class, FaultClass::Transient, "{fault}");
+        assert!(fault.message.contains("removed or replaced"), "{fault}");
+        assert!(!world.target().exists(), "{how}: a package that is not whole has its name");
+        // All of it comes again, and only that.
+        assert_eq!(life.assembly.missing(&world.whole(0)), [0..100_000], "{how}");
+        assert!(life.assembly.missing(&world.whole(1)).is_empty());
+        world.fill_all(&life);
+        life.wait_verified();
+        life.block_on(async { finish(&life.assembly, &life.store, &world.row_now(&life).await, false).await }).unwrap();
+        assert_eq!(fs::read(world.target().join("a.mxf")).unwrap(), world.files[0].1, "{how}");
+        life.power_cut();
+    }
+}
+
+/// Bytes that are on their way when their file goes do not count: they were written into a file without a name.
+#[test]
+fn what_was_written_into_a_file_that_went_is_never_committed() {
+    let world = World::new(&[("a.mxf", 100_000)]);
+    let life = world.start();
+    life.assembly.write_at(0, 0, &world.files[0].1[..50_000]).unwrap();
+    fs::remove_dir_all(world.staging()).unwrap();
+    assert!(life.block_on(life.assembly.look_for_vanished()));
+    life.assembly.write_at(0, 50_000, &world.files[0].1[50_000..]).unwrap();
+    assert_eq!(life.block_on(life.assembly.forget_vanished()).unwrap(), [0]);
+    life.assembly.commit(0, 0..100_000);
+    assert_eq!(life.assembly.missing(&world.whole(0)), [0..100_000]);
+    world.fill_all(&life);
+    life.wait_verified();
+    assert_eq!(fs::read(world.staged(0)).unwrap(), world.files[0].1);
+}
+
 /// What was hashed and recorded is not read again: a change of it on disk goes unnoticed, which is how the test sees that.
 #[test]
 fn the_digest_goes_on_from_its_recorded_state() {

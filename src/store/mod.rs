@@ -129,7 +129,14 @@ impl Store {
     }
 
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, Fault> {
-        self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(db_fault)
+        match self.writer.begin_with("BEGIN IMMEDIATE").await {
+            // SQLite ends a transaction by itself when the disk is full or fails, and sqlx counts it as open for ever.
+            Err(sqlx::Error::InvalidSavePointStatement) => {
+                let _ = self.writer.acquire().await.map_err(db_fault)?.close().await;
+                self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(db_fault)
+            }
+            begun => begun.map_err(db_fault),
+        }
     }
 
     /// Commits a transaction that changed the library. Whatever writes `library_files` ends here.
@@ -174,8 +181,11 @@ pub(crate) fn db_fault(e: sqlx::Error) -> Fault {
         None if matches!(e, sqlx::Error::PoolTimedOut) => FaultClass::Transient,
         _ => FaultClass::Local,
     };
-    let cure =
-        if matches!(code(&e), Some(11 | 26)) { "; the file is damaged: stop the service and restore a backup" } else { "" };
+    let cure = match code(&e) {
+        Some(11 | 26) => "; the file is damaged: stop the service and restore a backup",
+        Some(13) => "; free some space on its file system",
+        _ => "",
+    };
     Fault::new(class, format!("database: {}{cure}", plain(&e)))
 }
 

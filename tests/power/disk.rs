@@ -2,7 +2,7 @@
 //! is without whatever the kernel has not written back yet; the copy is mounted in its place.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 pub struct Disk {
@@ -62,9 +62,4 @@ impl Drop for Disk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("--lazy").arg(&self.at).output();
     }
-}
-
-/// Whether something can be read there at all.
-pub fn readable(dir: &Path) -> bool {
-    fs::read_dir(dir).is_ok()
 }

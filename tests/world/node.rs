@@ -272,6 +272,12 @@ impl Node {
         rows.concat().join("\n")
     }
 
+    /// All that it wrote into its logs.
+    pub fn log(&self) -> String {
+        let all = entries(&self.root.join("log")).into_iter().map(|log| std::fs::read(self.root.join("log").join(log)));
+        all.map(|bytes| String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()).collect()
+    }
+
     /// The ends of its logs.
     pub fn tail(&self) -> String {
         let mut text = String::new();
