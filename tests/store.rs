@@ -205,6 +205,64 @@ async fn handing_files_over_keeps_the_sums() {
     assert_eq!(refused, [(1, Some(Method::Cdn)), (0, Some(Method::Cdn)), (2, None)]);
 }
 
+/// Who helps gets ends of spans: no byte is nobody's or two's, and nobody is refused for it.
+#[tokio::test]
+async fn ends_of_spans_change_hands() {
+    let (_dir, store) = open().await;
+    let mut t = film();
+    let half = |offset| NewSpan { span: Span { file: 0, offset, len: 500 }, method: Some(Method::Obs), planned: Method::Obs };
+    let rest = [(1, 500), (2, 20)].map(|(file, len)| NewSpan {
+        span: Span { file, offset: 0, len },
+        method: Some(Method::Cdn),
+        planned: Method::Cdn,
+    });
+    t.spans = [half(0), half(500)].into_iter().chain(rest).collect();
+    t.legs = vec![(Method::Obs, 1000), (Method::Cdn, 520)];
+    let id = store.accept_task(&t, 1).await.unwrap();
+    let given = [(half(500).span, 500), (half(0).span, 300)];
+    assert!(!store.give_spans(id, Method::Obs, Method::Cdn, &given).await.unwrap(), "it is not at work");
+    assert!(store.move_task(id, TaskState::Queues, TaskState::Downloading, "", 2).await.unwrap());
+    store.set_leg(id, Method::Obs, LegState::Waiting, "obs: away", 1, Some(99)).await.unwrap();
+    store.set_leg(id, Method::Cdn, LegState::Done, "", 0, None).await.unwrap();
+    let state = async || {
+        let spans = store.task_spans(id).await.unwrap();
+        let of = |s: &bft2::store::task_files::SpanRow| format!("{}+{} {}", s.span.offset, s.span.len, s.method.unwrap());
+        let first: Vec<_> = spans.iter().filter(|s| s.span.file == 0).map(of).collect();
+        assert!(spans.iter().filter(|s| s.span.file == 0).all(|s| s.planned == Method::Obs), "what the sender meant is kept");
+        let legs = store.legs(id).await.unwrap();
+        let legs: Vec<_> = legs.iter().map(|l| format!("{} {} {} {:?}", l.method, l.state, l.bytes_total, l.retry_at)).collect();
+        format!("{}; {}", first.join(", "), legs.join(", "))
+    };
+    assert!(store.give_spans(id, Method::Obs, Method::Cdn, &given).await.unwrap());
+    let want = "0+300 obs, 300+200 cdn, 500+500 cdn; cdn waiting 1220 None, obs waiting 300 Some(99)";
+    assert_eq!(state().await, want);
+    // Again, as after a lost answer: what was given is not the giver's any more.
+    assert!(store.give_spans(id, Method::Obs, Method::Cdn, &given).await.unwrap());
+    assert_eq!(state().await, want);
+    assert!(store.give_spans(id, Method::Obs, Method::Cdn, &[(Span { file: 0, offset: 0, len: 300 }, 0)]).await.unwrap());
+    assert_eq!(state().await, "0+300 cdn, 300+200 cdn, 500+500 cdn; cdn waiting 1520 None, obs done 0 None");
+    assert_eq!(store.refusals(id).await.unwrap(), []);
+}
+
+/// Sent again, an upload goes on: its parts lie in the bucket, and nobody else knows of them. Cancelled, it is found.
+#[tokio::test]
+async fn notes_of_uploads_outlive_their_task() {
+    let (_dir, store) = open().await;
+    let t = NewTask { role: Role::Send, ..film() };
+    let id = store.accept_task(&t, 1).await.unwrap();
+    for (key, value) in [("upload:dcps/film/a.mxf", "{}"), ("entity:a.mxf", "{}")] {
+        store.save_checkpoint(id, Method::Obs, key, value).await.unwrap();
+    }
+    assert_eq!(store.cancelled_uploads().await.unwrap(), []);
+    assert!(store.move_task(id, TaskState::Queues, TaskState::History, "cancelled", 2).await.unwrap());
+    let keys = vec!["upload:dcps/film/a.mxf".to_owned()];
+    assert_eq!(store.cancelled_uploads().await.unwrap(), [(id, keys.clone())]);
+    let again = store.accept_task(&t, 3).await.unwrap();
+    assert_eq!(store.cancelled_uploads().await.unwrap(), []);
+    assert_eq!(store.checkpoint(again, Method::Obs, &keys[0]).await.unwrap().as_deref(), Some("{}"));
+    assert_eq!(store.checkpoint(again, Method::Obs, "entity:a.mxf").await.unwrap(), None);
+}
+
 fn sample(task: i64, method: Method, done: u64) -> LegSample {
     let (add_wire, add_sent, add_active_ms) = (done, 0, 1000);
     LegSample {

@@ -361,6 +361,11 @@ async fn statuses() {
     let began = Instant::now();
     heals(&[Twist::Status("429 Too Many Requests", "Retry-After: 1")]).await;
     assert!(began.elapsed() >= Duration::from_secs(1), "Retry-After was not kept");
+    // Minutes are not waited for within a run.
+    let began = Instant::now();
+    let busy = fails(Twist::Status("503 Service Unavailable", "Retry-After: 7200"), FaultClass::Transient, "503").await;
+    assert_eq!(busy.retry_after, Some(Duration::from_secs(3600)), "an hour at most");
+    assert!(began.elapsed() < Duration::from_secs(30), "it was waited for");
     heals(&[Twist::Status("503 Service Unavailable", ""), Twist::Status("502 Bad Gateway", "")]).await;
     fails(Twist::Status("500 Internal Server Error", ""), FaultClass::Transient, "500").await;
     fails(Twist::Status("404 Not Found", ""), FaultClass::Permanent, "not on the origin").await;
@@ -430,6 +435,19 @@ async fn one_file_that_is_always_refused_does_not_stop_the_others() {
     let fault = server.fetch(&package, &sink, &ctx).await.unwrap_err();
     assert_eq!((fault.class, fault.file.as_deref()), (FaultClass::Transient, Some("a")));
     assert_eq!(sink.committed_bytes(), 2 * MIB);
+}
+
+/// All of them are named at once, so that another method gets them all at once.
+#[tokio::test]
+async fn files_that_are_not_there_are_all_named() {
+    let package = Package::make("BAD", 1, &[("a", MIB), ("b", MIB), ("c", MIB)]);
+    let twists = [Twist::Status("404 Not Found", ""), Twist::Right, Twist::Status("404 Not Found", "")];
+    let server = BadServer::start(&package, &twists, Twist::Right).await;
+    let (sink, ctx) = (FileSink::new(&package.files), ctx());
+    let fault = server.fetch(&package, &sink, &ctx).await.unwrap_err();
+    assert_eq!((fault.class, fault.file.as_deref()), (FaultClass::Permanent, Some("a")));
+    assert_eq!(fault.others, ["c"]);
+    assert_eq!(sink.committed_bytes(), MIB);
 }
 
 #[tokio::test]

@@ -178,6 +178,36 @@ async fn an_upload_that_was_killed_or_stopped_goes_on() {
     }
 }
 
+/// A task that was cancelled leaves no parts in the bucket.
+#[tokio::test]
+async fn an_upload_is_given_up() {
+    let (emulator, package) = (ObsEmulator::start().await, one_file(6));
+    let first = half_an_upload(&emulator, &package, true).await;
+    assert_eq!(emulator.unfinished(), 1);
+    let key = emulator.seen(Op::PutPart).first().cloned();
+    let notes = ["upload:dcps/film/pic.mxf".to_owned(), "upload:dcps/film/other.mxf".to_owned()];
+    transport(&emulator).give_up(&notes, &*first.checkpoints).await.unwrap();
+    assert_eq!(emulator.unfinished(), 0, "{key:?}");
+    assert_eq!(first.checkpoints.load(&notes[0]).await.unwrap(), None);
+}
+
+/// A receiver may leave the end of an uploaded part to another method: the rest is read from the object of the whole part.
+#[tokio::test]
+async fn a_part_of_an_uploaded_span_is_fetched() {
+    let (emulator, package) = (ObsEmulator::start().await, film(8));
+    let ctx = ctx();
+    let file = (0u32..).zip(package.files.iter()).max_by_key(|(_, f)| f.size).unwrap().0;
+    let span = Span { file, offset: MIB, len: 2 * MIB };
+    let mut job = package.publish_job(&ctx);
+    job.spans = vec![span];
+    assert_eq!(transport(&emulator).publish(job).await.unwrap(), Outcome::Done);
+    let part = Span { len: MIB / 2, ..span };
+    let sink = FileSink::new(&package.files);
+    let fetched = transport(&emulator).objects(vec![span]).fetch(package.fetch_job(vec![part], &sink, &ctx)).await.unwrap();
+    assert_eq!((fetched, sink.committed_bytes()), (Outcome::Done, MIB / 2));
+    assert!(transport(&emulator).fetch(package.fetch_job(vec![part], &FileSink::new(&package.files), &ctx)).await.is_err());
+}
+
 #[tokio::test]
 async fn an_upload_that_someone_gave_up_begins_anew() {
     let (emulator, package) = (ObsEmulator::start().await, one_file(4));

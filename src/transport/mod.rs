@@ -9,6 +9,7 @@ pub mod bt;
 pub mod cdn;
 pub mod limit;
 pub mod obs;
+mod pace;
 pub mod ranged;
 pub mod retry;
 

@@ -16,6 +16,7 @@
 //! is fetched, then its fault is returned. When a second file fails in a row because the server stays away, no new
 //! segments are taken up. A full disk stops everything at once.
 
+use super::pace::{Usual, Watchdog};
 use super::retry::{Policy, with_retries};
 use super::{FetchJob, FileMeta, LegContext, Outcome, Sink};
 use crate::error::{Fault, FaultClass};
@@ -47,8 +48,6 @@ const BLOCK: usize = 1 << 20;
 /// A try that brought so many bytes before it was cut off has not failed.
 const WORTH: u64 = 64 << 10;
 
-/// A connection crawls when it brings less than this part of what connections of this run usually bring.
-const CRAWL: f64 = 0.1;
 /// Connections of one segment that are given up for crawling: on a line that is slow for all, one must do in the end.
 const CRAWLERS: u32 = 4;
 /// A block that grows slowly is written after this time all the same: on a slow line megabytes of every connection would
@@ -87,7 +86,7 @@ pub async fn fetch_ranges(job: &FetchJob, source: Arc<dyn RangeSource>, options:
         ctx: job.ctx.clone(),
         source,
         options: options.clone(),
-        usual: Mutex::default(),
+        usual: Usual::default(),
     });
     let mut workers = JoinSet::new();
     for _ in 0..options.connections.max(1) {
@@ -120,8 +119,7 @@ struct Fetch {
     ctx: LegContext,
     source: Arc<dyn RangeSource>,
     options: RangedOptions,
-    /// Bytes per second that a connection brings, by the segments so far.
-    usual: Mutex<Option<f64>>,
+    usual: Usual,
 }
 
 /// What is still to be taken up, and what went wrong.
@@ -214,20 +212,6 @@ impl Queue {
 impl Fetch {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(|e| e.into_inner())
-    }
-
-    fn usual(&self) -> MutexGuard<'_, Option<f64>> {
-        self.usual.lock().unwrap_or_else(|e| e.into_inner())
-    }
-
-    /// A connection has brought its segment. Our own cap counts as its slowness here, so that what is usual is not taken
-    /// for faster than it is.
-    fn learn(&self, bytes: u64, time: Duration) {
-        if bytes >= BLOCK as u64 {
-            let now = bytes as f64 / time.as_secs_f64().max(0.001);
-            let mut usual = self.usual();
-            *usual = Some(usual.map_or(now, |before| before + 0.3 * (now - before)));
-        }
     }
 
     /// Takes segments until none is left.
@@ -356,7 +340,7 @@ impl<'a> Segment<'a> {
     async fn receive(&mut self) -> Result<(), Fault> {
         let fetch = self.fetch;
         let (began, from) = (Instant::now(), self.position());
-        let mut watchdog = Watchdog::new(&fetch.options);
+        let mut watchdog = Watchdog::new(fetch.options.min_rate, fetch.options.period);
         let open = fetch.source.open(self.file, self.position()..self.end);
         let mut stream = watchdog.wait(open).await??;
         while self.position() < self.end {
@@ -372,13 +356,13 @@ impl<'a> Segment<'a> {
             }
             self.push(chunk).await?;
             fetch.ctx.limiter.take(len).await;
-            if self.position() < self.end && self.crawlers < CRAWLERS && watchdog.crawls(*fetch.usual()) {
+            if self.position() < self.end && self.crawlers < CRAWLERS && watchdog.crawls(&fetch.usual) {
                 self.crawlers += 1;
                 self.crawled = true;
                 return Err(Fault::transient("the connection is much slower than the others"));
             }
         }
-        fetch.learn(self.end - from, began.elapsed());
+        fetch.usual.learn(self.end - from, began.elapsed());
         Ok(())
     }
 
@@ -445,58 +429,5 @@ impl<'a> Segment<'a> {
             self.flush().await?;
         }
         self.written().await
-    }
-}
-
-/// Notices a server that sends nothing, or next to nothing: HTTP time-outs never fire at one byte per second.
-struct Watchdog {
-    min_rate: u64,
-    period: Duration,
-    waited: Duration,
-    bytes: u64,
-}
-
-impl Watchdog {
-    fn new(options: &RangedOptions) -> Self {
-        Self { min_rate: options.min_rate, period: options.period, waited: Duration::ZERO, bytes: 0 }
-    }
-
-    /// Waits for the server as long as its rate over the period suffices.
-    async fn wait<F: Future>(&mut self, answer: F) -> Result<F::Output, Fault> {
-        let mut answer = std::pin::pin!(answer);
-        loop {
-            let began = Instant::now();
-            let left = self.period.saturating_sub(self.waited);
-            let result = tokio::time::timeout(left, answer.as_mut()).await;
-            self.waited += began.elapsed();
-            match result {
-                Ok(value) => return Ok(value),
-                Err(_) => self.check()?,
-            }
-        }
-    }
-
-    fn received(&mut self, bytes: usize) -> Result<(), Fault> {
-        self.bytes += bytes as u64;
-        self.check()
-    }
-
-    /// Much slower than usual, for a third of a period of waiting.
-    fn crawls(&self, usual: Option<f64>) -> bool {
-        let rate = self.bytes as f64 / self.waited.as_secs_f64().max(0.001);
-        self.waited >= self.period / 3 && usual.is_some_and(|usual| rate < usual * CRAWL)
-    }
-
-    /// Judges the rate when a period is over, and begins the next one.
-    fn check(&mut self) -> Result<(), Fault> {
-        if self.waited < self.period {
-            return Ok(());
-        }
-        let seconds = self.period.as_secs_f64();
-        if (self.bytes as f64) < (self.min_rate as f64 * seconds).max(1.0) {
-            return Err(Fault::transient(format!("the server sent {} bytes in {seconds} seconds: too slow", self.bytes)));
-        }
-        (self.waited, self.bytes) = (Duration::ZERO, 0);
-        Ok(())
     }
 }

@@ -91,24 +91,25 @@ impl TaskDirs {
 
     /// `.err` beside a failed download (`.bterr` of a failed upload); cleared errors are kept in `.errhistory`.
     fn export_error(&self, task: &TaskRow) -> Result<(), Fault> {
-        let (dir, ending) = match task.role {
-            Role::Recv => (self.receiver.join("downloading"), "err"),
-            Role::Send => (self.sender.join("uploading"), "bterr"),
-        };
-        let path = dir.join(format!("{}.{ending}", task.name));
         if matches!(task.state, TaskState::DownloadError | TaskState::Failed) {
-            return write_file(&path, format!("{}\n", task.reason).as_bytes());
+            return write_file(&self.error_file(task.role, &task.name), format!("{}\n", task.reason).as_bytes());
         }
+        self.retire_error(task.role, &task.name)
+    }
+
+    fn error_file(&self, role: Role, name: &TaskName) -> PathBuf {
+        match role {
+            Role::Recv => self.receiver.join("downloading").join(format!("{name}.err")),
+            Role::Send => self.sender.join("uploading").join(format!("{name}.bterr")),
+        }
+    }
+
+    /// What stands in the error file goes to `.errhistory`: the work goes on. Blocking.
+    pub fn retire_error(&self, role: Role, name: &TaskName) -> Result<(), Fault> {
+        let path = self.error_file(role, name);
         match std::fs::read(&path) {
             Ok(old) => {
-                let history = dir.join(format!("{}.errhistory", task.name));
-                let mut f = std::fs::OpenOptions::new()
-                    .append(true)
-                    .create(true)
-                    .mode(0o600)
-                    .open(&history)
-                    .map_err(|e| io_fault("cannot write", &history, &e))?;
-                f.write_all(&old).map_err(|e| io_fault("cannot write", &history, &e))?;
+                append(&path.with_file_name(format!("{name}.errhistory")), &old)?;
                 remove(&path)
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -149,6 +150,26 @@ pub async fn export_task(store: &Store, dirs: &TaskDirs, task: &TaskRow) -> Resu
         .await
         .unwrap_or_else(|e| Err(Fault::local(format!("exporting a task file: {e}"))))?;
     store.set_exported(task.id, revision).await
+}
+
+/// Shows the error of a try after which another one follows (protocol section 12). Not for a task that is over meanwhile: whoever
+/// cancelled it wants nothing to be left.
+pub async fn note_error(store: &Store, dirs: &TaskDirs, task: i64, line: &str) -> Result<(), Fault> {
+    let _one = dirs.one.lock().await;
+    let at_work = |row: &TaskRow| matches!(row.state, TaskState::Uploading | TaskState::Downloading);
+    let Some(row) = store.task(task).await?.filter(at_work) else { return Ok(()) };
+    append(&dirs.error_file(row.role, &row.name), format!("{line}\n").as_bytes())
+}
+
+/// Errors of a task are kept up to this size; then they begin anew.
+const MOST_ERRORS: u64 = 1 << 20;
+
+fn append(path: &Path, text: &[u8]) -> Result<(), Fault> {
+    let full = std::fs::metadata(path).is_ok_and(|m| m.len() >= MOST_ERRORS);
+    let mut how = std::fs::OpenOptions::new();
+    let how = how.create(true).mode(0o600).append(!full).write(true).truncate(full);
+    let mut f = how.open(path).map_err(|e| io_fault("cannot write", path, &e))?;
+    f.write_all(text).map_err(|e| io_fault("cannot write", path, &e))
 }
 
 /// Writes a file whole or not at all, readable by us only: task files may hold keys.

@@ -355,6 +355,11 @@ impl Conductor {
         let counters = Arc::new(Counters::default());
         let stop = CancellationToken::new();
         let tries = self.tries(task, method).await?;
+        if tries > 0
+            && let Err(fault) = self.node.dirs.retire_error(plan.task.role, &plan.task.name)
+        {
+            tracing::warn!(%fault, task = %plan.task.name, "cannot move an error to the history of errors");
+        }
         self.node.store.set_leg(task, method, LegState::Running, "", tries, None).await?;
         let leaves = if purpose == Purpose::Fetch { self.sharing.held(task) } else { HashSet::new() };
         let run = Run {

@@ -111,7 +111,13 @@ impl Conductor {
         };
         match verdict {
             repair::Verdict::Retry { at: None, .. } => store.set_leg(task, method, LegState::Waiting, "", 0, None).await,
-            repair::Verdict::Retry { at, tries } => store.set_leg(task, method, LegState::Waiting, &error, tries, at).await,
+            repair::Verdict::Retry { at, tries } => {
+                let line = format!("{} try {tries}: {error}", self.node.clock.now().format("%Y-%m-%d %H:%M:%S"));
+                if let Err(fault) = crate::views::note_error(&store, &self.node.dirs, task, &line).await {
+                    tracing::warn!(%fault, task = name, "cannot show an error in the task directory");
+                }
+                store.set_leg(task, method, LegState::Waiting, &error, tries, at).await
+            }
             repair::Verdict::Failed => {
                 let error = repair::with_history(&self.node, &leg.plan, method, &fault, error).await?;
                 self.node.event(Level::Error, "leg failed", &name, &error).await;
