@@ -13,6 +13,7 @@ use crate::error::Fault;
 use crate::library::Library;
 use crate::library::packages::Packages;
 use crate::library::place::Place;
+use crate::model::span::Method;
 use crate::model::task::{NodeType, Role};
 use crate::store::Store;
 use crate::store::events::Level;
@@ -78,13 +79,14 @@ impl App {
         dirs.create(roles)?;
         make_stores(&config)?;
         let store = Store::open(&config.database).await?;
+        let clock = Clock::real();
+        let hour = clock.now().time();
         let options = EngineOptions {
-            upload_bps: config.btuprate,
-            download_bps: config.btrate,
+            upload_bps: config.upload_rate_at(hour),
+            download_bps: config.rate_at(Method::Bt, hour),
             ..EngineOptions::new(config.btlisten, config.transfer_dir().join("engine"))
         };
         let bt = BtEngine::start(options).await?;
-        let clock = Clock::real();
         let http = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(5))
             .redirect(reqwest::redirect::Policy::limited(5))
@@ -97,7 +99,7 @@ impl App {
             clock: clock.clone(),
             dirs: dirs.clone(),
             bt: Arc::clone(&bt),
-            limiters: [Limiter::new(config.btrate), Limiter::new(config.obsrate), Limiter::new(config.cdnrate)],
+            limiters: Method::ALL.map(|m| Limiter::new(config.rate_at(m, hour))),
             http: http.clone(),
             nudge: Arc::default(),
             pulse: Pulse::default(),

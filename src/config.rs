@@ -21,6 +21,7 @@ use crate::model::secret::Secret;
 use crate::model::span::Method;
 use crate::model::task::{NodeType, Policy, words};
 use crate::model::window::Windows;
+use chrono::NaiveTime;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -72,6 +73,24 @@ words!(
     /// How the library is watched.
     WatchMethod { Auto = "auto", Fanotify = "fanotify", Inotify = "inotify", Polling = "polling", Off = "off" }
 );
+
+/// A cap outside the window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutsideRate {
+    /// As inside.
+    Same,
+    /// Another one; `None` is no cap.
+    Other(Option<u64>),
+}
+
+impl OutsideRate {
+    fn or(self, inside: Option<u64>) -> Option<u64> {
+        match self {
+            OutsideRate::Same => inside,
+            OutsideRate::Other(cap) => cap,
+        }
+    }
+}
 
 /// A checked configuration. Paths are absolute; rates are bytes per second, `None` for no cap.
 #[derive(Clone, Debug, PartialEq)]
@@ -129,6 +148,11 @@ pub struct Config {
     pub obsrate: Option<u64>,
     pub cdnrate: Option<u64>,
     pub btuprate: Option<u64>,
+    /// The caps while the method's window of this configuration is closed.
+    pub btrateoutside: OutsideRate,
+    pub obsrateoutside: OutsideRate,
+    pub cdnrateoutside: OutsideRate,
+    pub btuprateoutside: OutsideRate,
     /// Split files at piece borders to meet the ratio.
     pub splitfiles: bool,
     pub retries: u32,
@@ -233,12 +257,18 @@ impl Config {
         }
     }
 
-    /// The download cap of a method.
-    pub fn rate(&self, method: Method) -> Option<u64> {
-        match method {
-            Method::Bt => self.btrate,
-            Method::Obs => self.obsrate,
-            Method::Cdn => self.cdnrate,
-        }
+    /// The download cap of a method, by the wall clock.
+    pub fn rate_at(&self, method: Method, now: NaiveTime) -> Option<u64> {
+        let (inside, outside) = match method {
+            Method::Bt => (self.btrate, self.btrateoutside),
+            Method::Obs => (self.obsrate, self.obsrateoutside),
+            Method::Cdn => (self.cdnrate, self.cdnrateoutside),
+        };
+        if self.windows(method).is_open(now) { inside } else { outside.or(inside) }
+    }
+
+    /// The cap of BitTorrent uploads, by the wall clock.
+    pub fn upload_rate_at(&self, now: NaiveTime) -> Option<u64> {
+        if self.bttime.is_open(now) { self.btuprate } else { self.btuprateoutside.or(self.btuprate) }
     }
 }

@@ -48,6 +48,7 @@ impl Delivery {
             rate: 1000,
             peers: 3,
             ready: false,
+            measured: None,
         };
         let legs = [Method::Bt, Method::Obs, Method::Cdn].map(one);
         self.store.record_legs(&legs, history, self.now).await.unwrap();

@@ -93,6 +93,7 @@ impl Api {
             rate: 300,
             peers: 0,
             ready: false,
+            measured: None,
         };
         for at in 0..3 {
             store.record_legs(&[LegSample { bytes_done: 200 * at, ..sample }], true, 4_000 + at as i64).await.unwrap();

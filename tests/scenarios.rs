@@ -1,15 +1,20 @@
-//! The acceptance scenarios of the protocol: S on a sender, R on a receiver, D for repeated receptions. Every step is an
-//! operator's: the scripts of `scripts/`, in an environment that points them at real nodes. Then the scripts themselves:
+//! The acceptance scenarios of the protocol: S on a sender, R on a receiver, D for repeated receptions, T for schedules.
+//! Every step is an operator's: the scripts of `scripts/`, in an environment that points them at real nodes. Then the scripts themselves:
 //! what they refuse, what they never delete, the watchdog.
 
 mod world;
 
+use chrono::TimeZone as _;
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use world::{Node, PATIENCE, Progress, Reply, World, entries, flip_byte, make_package, read_json, tree, until};
+use std::time::{Duration, Instant};
+use world::{
+    Node, PATIENCE, Progress, Reply, WallClock, World, entries, flip_byte, make_package, read_json, seconds, tree, until,
+    watch_until,
+};
 
 const ZDS: &str = "zds_3d_ADV_F_CMN-CMN_CN-G_20-CMN_2K_20160827__i3D_OV";
 const OTHER: &str = "cfec-002";
@@ -383,6 +388,120 @@ async fn repeat_scenario(world: &World) {
     let expected: Vec<_> = files.keys().filter(|f| !missing.contains(&dir.join(f).display().to_string())).collect();
     assert_eq!(local, expected);
     assert_intact(world, ZDS, world::SUBDIR);
+}
+
+/// Names and ratios of scenario T; the last one needs the slots of two days.
+const SLOTTED: [(&str, &str, u64); 6] = [
+    ("slot-bt", "1:0:0", 3),
+    ("slot-all", "1:1:1", 6),
+    ("slot-bt-cdn", "1:0:1", 4),
+    ("slot-obs-cdn", "0:1:1", 5),
+    ("slot-cdn", "0:0:1", 2),
+    ("slot-large", "0:0:1", 48),
+];
+const SLOT: &str = "21:00-21:02";
+
+/// In real time, save that the clock is moved over what nothing happens in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_schedule_scenario() {
+    let mut world = World::new();
+    let Some(clock) = WallClock::new(world.dir.path(), "CST-8") else { return };
+    let slot = |day: u32, minute: u32| chrono::Utc.with_ymd_and_hms(2026, 6, day, 13, minute, 0).unwrap();
+    clock.set(slot(1, 0) - chrono::TimeDelta::minutes(30));
+    clock.rule(&mut world.sender);
+    clock.rule(&mut world.receiver);
+    world.receiver.set("receiverstoreplan", "A");
+    world.receiver.set("downloadingnum", SLOTTED.len());
+    rate(&mut world.receiver, "300K");
+    for (name, _, mib) in SLOTTED {
+        make_package(&world.sender.store(), name, mib * MIB, 3);
+    }
+    world.start().await;
+
+    // T1
+    for key in ["bttime", "obstime", "cdntime"] {
+        world.sender.set(key, SLOT);
+    }
+    assert_eq!(world.sender.get("reloadconf").await.as_deref(), Some("reload config json ok."));
+    // T2, T3, T4: nothing starts now
+    let sender = Shell::on(&world.sender);
+    let (receiver, from) = receiving(&world);
+    for (name, ratio, _) in SLOTTED {
+        sender.run("autosend.sh", &[name, ratio, "priortime", world::SUBDIR]).good();
+        assert_eq!(receiver.run("recv2.sh", &[name, world::SUBDIR, "false", &from]).answer(), "succeed!");
+        let (_, progress) = receiver.progress(name, world::SUBDIR).await;
+        assert_eq!((progress.status().as_str(), progress.downloaded()), ("downloading", 0), "{name}");
+    }
+    watch_until(Instant::now() + Duration::from_secs(3)).await;
+    let wire = async || world.receiver.number("select sum(bytes_wire) from v_legs where role = 'receiver'").await;
+    assert_eq!(wire().await, 0, "bytes before the slot");
+    // T5
+    let shown = world.receiver.get("showschedules").await.expect("an answer");
+    assert!(shown.starts_with("Now: 2026-06-01 20:"), "{shown}");
+    let lines: Vec<&str> = shown.lines().skip(1).collect();
+    assert_eq!(lines, wanted_schedules(), "{shown}");
+
+    // T4: the five come in the slot; T6: the large one is at work in it
+    let opens = clock.set_before(slot(1, 0), 3);
+    until("the first byte of the slot", 60, async || (wire().await > 0).then_some(())).await;
+    println!("measured: the first byte was seen {:.1} s after the slot began", seconds(opens, Instant::now()));
+    assert!(Instant::now() >= opens, "bytes before the slot");
+    for (name, _, _) in SLOTTED.iter().filter(|(name, ..)| *name != "slot-large") {
+        assert!(receiver.call("waitdownloaded", &[name, world::SUBDIR]).good().starts_with("downloaded: 100.000 %"));
+        assert_intact(&world, name, world::SUBDIR);
+        assert_eq!(world.receiver.places(&task_of(name, world::SUBDIR)), ["receiver/downloaded"]);
+    }
+    let large = task_of("slot-large", world::SUBDIR);
+    let leg = format!("select state || ' ' || error from v_legs where task = '{large}'");
+    assert_eq!(world.receiver.sql(&leg).await.concat(), ["running "]);
+    assert!(world.receiver.get("showschedules").await.is_some_and(|t| t.contains(&format!("0:0:1 priortime cdn: 1 {SLOT}\n"))));
+    // ... and gone after it, which is no error
+    clock.set_before(slot(1, 2), 2);
+    until("it stops", 60, async || (world.receiver.sql(&leg).await.concat() == ["waiting "]).then_some(())).await;
+    let before = wire().await;
+    watch_until(Instant::now() + Duration::from_secs(5)).await;
+    assert_eq!(wire().await, before, "bytes after the slot");
+    let (code, progress) = receiver.progress("slot-large", world::SUBDIR).await;
+    let first_day = progress.downloaded();
+    assert_eq!((code, progress.status().as_str(), progress.error().as_str()), (NOT_FINISHED, "downloading", ""));
+    assert!(first_day > MIB, "{first_day}");
+    assert_eq!(entries(&world.receiver.data().join("receiver/downloading")), [large.clone()], "no .err beside it");
+    // The second day
+    clock.set_before(slot(2, 0), 2);
+    until("more progress", PATIENCE, async || {
+        let (_, progress) = receiver.progress("slot-large", world::SUBDIR).await;
+        (progress.downloaded() > first_day + MIB).then_some(())
+    })
+    .await;
+    rate(&mut world.receiver, "");
+    assert!(world.receiver.get("reloadconf").await.is_some());
+    receiver.call("waitdownloaded", &["slot-large", world::SUBDIR]).good();
+    assert_intact(&world, "slot-large", world::SUBDIR);
+}
+
+/// `showschedules` of scenario T before its first slot, without the line of the time.
+fn wanted_schedules() -> Vec<String> {
+    let (start, stop) = ("2026-06-01 21:00:00 +0800 CST", "2026-06-01 21:02:00 +0800 CST");
+    let mut out = vec!["Scheduls by Methods:".to_owned()];
+    let share = |ratio: &str, at: usize| ratio.split(':').nth(at) == Some("1");
+    for (method, at) in [("bt", 0), ("cdn", 2), ("obs", 1)] {
+        out.push(format!("{method} schedules"));
+        let named = SLOTTED.iter().filter(|(_, ratio, _)| share(ratio, at));
+        out.extend(named.map(|(name, ..)| format!("{}-{name} priortime: start: {start} stop: {stop}", world::SUBDIR)));
+        out.push(format!("{method} next runtime:2026-06-01 21:00:00"));
+    }
+    out.push("Schedules by TaskNames:".to_owned());
+    for (name, ..) in SLOTTED {
+        out.push(format!("{}-{name}", world::SUBDIR));
+        out.extend(["bt", "cdn", "obs"].map(|m| format!("{m} priortime: start: {start} stop: {stop}")));
+    }
+    out.push("All Current Downloading:".to_owned());
+    for (name, ratio, _) in SLOTTED {
+        let legs = ["bt", "obs", "cdn"].iter().enumerate().filter(|(at, _)| share(ratio, *at));
+        let legs: String = legs.map(|(_, m)| format!(" {m}: 0 {SLOT}")).collect();
+        out.push(format!("{}-{name} bt:obs:cdn = {ratio} priortime{legs}", world::SUBDIR));
+    }
+    out
 }
 
 /// A data directory without a service: everything that asks one is told so.

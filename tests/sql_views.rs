@@ -98,6 +98,7 @@ async fn fill(store: &Store) -> (i64, i64) {
             rate: 5,
             peers: 2,
             ready: false,
+            measured: None,
         };
         store.record_legs(&[sample], true, 4_000).await.unwrap();
     }

@@ -207,7 +207,18 @@ async fn handing_files_over_keeps_the_sums() {
 
 fn sample(task: i64, method: Method, done: u64) -> LegSample {
     let (add_wire, add_sent, add_active_ms) = (done, 0, 1000);
-    LegSample { task, method, bytes_done: done, add_wire, add_sent, add_active_ms, rate: 10, peers: 0, ready: false }
+    LegSample {
+        task,
+        method,
+        bytes_done: done,
+        add_wire,
+        add_sent,
+        add_active_ms,
+        rate: 10,
+        peers: 0,
+        ready: false,
+        measured: None,
+    }
 }
 
 #[tokio::test]

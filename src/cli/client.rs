@@ -68,6 +68,14 @@ impl Client {
         Some(detail["task"]["state"].as_str()?.to_owned())
     }
 
+    /// When a reception will be done, by its windows, and why that is too late; empty where that is not known.
+    pub async fn prospects(&self, task: &str) -> Option<(String, String)> {
+        let text = self.resource(self.task_url("receiver", task, None).ok()?).await.ok()??;
+        let detail: Value = serde_json::from_str(&text).ok()?;
+        let text = |key: &str| detail["task"][key].as_str().unwrap_or_default().to_owned();
+        Some((text("expected_at"), text("at_risk")))
+    }
+
     fn task_url(&self, role: &str, task: &str, below: Option<&str>) -> Result<Url, Failure> {
         let mut url = self.url(&format!("v1/tasks/{role}"))?;
         if let Ok(mut parts) = url.path_segments_mut() {

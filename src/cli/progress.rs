@@ -40,8 +40,25 @@ impl ProgressArgs {
             client.call("progress", json!({"taskfile": task})).await?
         };
         let download = Download::from(&reply);
-        self.service.print(&reply, &human(&download));
+        let mut text = human(&download);
+        if download.status == "downloading" || download.status == "queues" {
+            let (expected, risk) = client.prospects(&task).await.unwrap_or_default();
+            for (name, value) in [("done", minute(&expected)), ("risk", risk)] {
+                if !value.is_empty() {
+                    text.push_str(&format!("\n  {name:<5} {value}"));
+                }
+            }
+        }
+        self.service.print(&reply, &text);
         Ok(download_exit(&download))
+    }
+}
+
+/// `at about 2026-05-28 22:34` of an RFC 3339 time; empty when there is none.
+fn minute(time: &str) -> String {
+    match chrono::DateTime::parse_from_rfc3339(time) {
+        Ok(at) => at.format("at about %Y-%m-%d %H:%M").to_string(),
+        Err(_) => String::new(),
     }
 }
 

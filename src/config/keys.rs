@@ -1,6 +1,6 @@
 //! The keys of `config.json`: names, other spellings, defaults, what is allowed.
 
-use super::{Config, ConfigError, LogLevel, MachineType, StorePlan, WatchMethod};
+use super::{Config, ConfigError, LogLevel, MachineType, OutsideRate, StorePlan, WatchMethod};
 use crate::model::endpoint::{self, ObsEndpoint, ObsUrl};
 use crate::model::ids::BaseSubdir;
 use crate::model::json::{as_bool, as_number, as_text, parse_config};
@@ -91,6 +91,14 @@ impl Keys {
     fn rate(&mut self, key: &str) -> Result<Option<u64>> {
         let allowed = "bytes per second as a number, or with K, M or G (1024), e.g. 20M; 0 or empty for no cap";
         Ok(self.parsed(&[key], allowed, parse_rate)?.filter(|n| *n > 0))
+    }
+
+    /// Not set is as inside; 0 is no cap.
+    fn rate_outside(&mut self, key: &str) -> Result<OutsideRate> {
+        let allowed =
+            "bytes per second as a number, or with K, M or G (1024), e.g. 2M; 0 for no cap, empty for the same as inside";
+        let given = self.parsed(&[key], allowed, parse_rate)?;
+        Ok(given.map_or(OutsideRate::Same, |n| OutsideRate::Other(Some(n).filter(|n| *n > 0))))
     }
 
     fn address(&mut self, key: &str) -> Result<Option<SocketAddr>> {
@@ -206,6 +214,10 @@ pub(super) fn parse(text: &[u8]) -> Result<(Config, Vec<String>)> {
         obsrate: k.rate("obsrate")?,
         cdnrate: k.rate("cdnrate")?,
         btuprate: k.rate("btuprate")?,
+        btrateoutside: k.rate_outside("btrateoutside")?,
+        obsrateoutside: k.rate_outside("obsrateoutside")?,
+        cdnrateoutside: k.rate_outside("cdnrateoutside")?,
+        btuprateoutside: k.rate_outside("btuprateoutside")?,
         splitfiles: k.flag("splitfiles", false)?,
         retries: k.number("retries", 5, 0, 1000)? as u32,
         retrydelay: Duration::from_secs(k.number("retrydelay", 300, 0, 86_400)?),
@@ -247,6 +259,10 @@ fn needs_token(c: &Config) -> Result<()> {
 pub(super) fn masked(c: &Config) -> Value {
     let path = |p: &PathBuf| p.display().to_string();
     let address = |a: &Option<SocketAddr>| a.map_or_else(String::new, |a| a.to_string());
+    let outside = |rate| match rate {
+        OutsideRate::Same => json!(""),
+        OutsideRate::Other(cap) => json!(cap.unwrap_or(0)),
+    };
     let protocol = json!({
         "servertype": c.servertype.as_str(),
         "machinetype": c.machinetype.as_str(),
@@ -292,6 +308,10 @@ pub(super) fn masked(c: &Config) -> Value {
         "obsrate": c.obsrate.unwrap_or(0),
         "cdnrate": c.cdnrate.unwrap_or(0),
         "btuprate": c.btuprate.unwrap_or(0),
+        "btrateoutside": outside(c.btrateoutside),
+        "obsrateoutside": outside(c.obsrateoutside),
+        "cdnrateoutside": outside(c.cdnrateoutside),
+        "btuprateoutside": outside(c.btuprateoutside),
         "splitfiles": c.splitfiles,
         "retries": c.retries,
         "retrydelay": c.retrydelay.as_secs(),

@@ -6,6 +6,7 @@
 use crate::clock::{Clock, Pulse};
 use crate::config::ConfigHandle;
 use crate::error::Fault;
+use crate::model::forecast::minutes_until;
 use crate::model::ids::TaskName;
 use crate::model::progress::eta_minutes;
 use crate::model::span::Method;
@@ -48,19 +49,23 @@ pub struct Overview {
     pub started_at: Time,
 }
 
-/// The window of a leg.
+/// When a method of a task runs.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     pub task: String,
     pub role: Role,
     pub method: Method,
-    /// `18:00-05:00`, several with commas.
+    /// `18:00-05:00`, several with commas; empty when it may run at any time.
     pub window: String,
     pub open_now: bool,
     /// The next opening, of a window that is closed now.
     pub opens_at: Option<Time>,
     /// The end of a window that is open now; `None` when it never closes.
     pub closes_at: Option<Time>,
+    /// Empty when it runs.
+    pub waits_for: String,
+    /// It does not run before.
+    pub runs_at: Option<Time>,
 }
 
 /// One look at whether the node can work.
@@ -94,15 +99,15 @@ impl Overview {
         self.store.task_document(task).await
     }
 
-    /// The windows of all tasks that are not over, as they are now.
+    /// When each method of the tasks that are not over runs, with the windows as they are now.
     pub async fn schedules(&self) -> Result<Vec<Schedule>, Fault> {
         let now = self.clock.now();
-        let rows = self.store.list_schedules().await?;
+        let rows = self.store.list_runs(now.timestamp_millis()).await?;
         // Many tasks have the same few windows.
         let mut known = HashMap::<String, Option<(bool, Option<Time>)>>::new();
-        let one = |r: crate::store::lists::ScheduleListed| {
+        let one = |r: crate::store::lists::RunListed| {
             let look = || {
-                let windows = Windows::parse(&r.windows).ok()?;
+                let windows = if r.windows.is_empty() { Windows::all_day() } else { Windows::parse(&r.windows).ok()? };
                 Some((windows.is_open(now.time()), windows.next_change(now).map(|t| t.fixed_offset())))
             };
             let (open_now, change) = (*known.entry(r.windows.clone()).or_insert_with(look))?;
@@ -114,6 +119,8 @@ impl Overview {
                 open_now,
                 opens_at: change.filter(|_| !open_now),
                 closes_at: change.filter(|_| open_now),
+                waits_for: r.waits_for,
+                runs_at: r.runs_at.map(local_time),
             })
         };
         Ok(rows.into_iter().filter_map(one).collect())
@@ -169,9 +176,13 @@ impl TaskListed {
         part.floor().min(99_999.0) / 1000.0
     }
 
-    /// Minutes; -1 unknown; 0 when it is complete.
-    pub fn eta_minutes(&self) -> i64 {
+    /// Minutes, those of closed windows included; -1 unknown; 0 when it is complete.
+    pub fn eta_minutes(&self, now_ms: i64) -> i64 {
         let over = self.is_complete() || self.row.state == TaskState::History;
-        eta_minutes(self.row.bytes_total.saturating_sub(self.bytes_done), self.rate, over)
+        match self.expected_at {
+            // An older one was left by a service that does not run any more.
+            Some(at) if !over && at > now_ms - 60_000 => minutes_until(at, now_ms),
+            _ => eta_minutes(self.row.bytes_total.saturating_sub(self.bytes_done), self.rate, over),
+        }
     }
 }

@@ -2,9 +2,10 @@
 
 use super::{CacherProgress, Desk, Progress, failed};
 use crate::error::Fault;
+use crate::model::forecast::minutes_until;
 use crate::model::progress::eta_minutes;
 use crate::model::span::Method;
-use crate::model::task::{LegState, NodeType, Role, TaskState};
+use crate::model::task::{LegState, NodeType, Policy, Role, TaskState};
 use crate::store::legs::LegRow;
 use crate::store::tasks::TaskRow;
 use crate::views;
@@ -45,6 +46,11 @@ impl Desk {
         let downloaded = (by_method.iter().sum::<u64>() + copied).min(row.bytes_total);
         let downloading = row.state == TaskState::Downloading;
         let rate = rates.iter().sum();
+        let left = eta_minutes(row.bytes_total.saturating_sub(downloaded), if downloading { rate } else { 0 }, complete);
+        // While bytes move, the hours in which windows are closed count; while none do, the protocol has no answer.
+        let windowed = left > 0 && row.policy == Policy::Priortime;
+        let now = self.clock.now_ms();
+        let expected = if windowed { self.store.expected_at(row.id).await?.filter(|at| *at > now) } else { None };
         Ok(Progress {
             ok: true,
             desc: None,
@@ -60,7 +66,7 @@ impl Desk {
             local_same: row.bytes_local,
             total: row.bytes_total,
             complete,
-            eta_minutes: eta_minutes(row.bytes_total.saturating_sub(downloaded), if downloading { rate } else { 0 }, complete),
+            eta_minutes: expected.map_or(left, |at| minutes_until(at, now)),
         })
     }
 

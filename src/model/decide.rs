@@ -6,6 +6,7 @@
 
 use super::span::Method;
 use super::task::{LegState, NodeType, Role, TaskState};
+use std::collections::HashSet;
 
 /// Everything a decision depends on.
 #[derive(Clone, Debug, Default)]
@@ -106,27 +107,28 @@ pub fn decide(s: &Snapshot) -> Vec<Action> {
     {
         out.push(Action::StartGeneration { id: *id });
     }
-    let holds = |t: &&TaskSnap, state: TaskState| t.state == state && holds_slot(t);
-    let mut uploading = s.tasks.iter().filter(|t| holds(t, TaskState::Uploading)).count();
-    let mut downloading = s.tasks.iter().filter(|t| holds(t, TaskState::Downloading)).count();
+    let (mut uploading, uploads) = places(s, TaskState::Uploading, s.uploading_max);
+    let (mut downloading, downloads) = places(s, TaskState::Downloading, s.downloading_max);
     for task in &s.tasks {
         // Received again while it was at work: what still runs belongs to its old self.
         if task.state == TaskState::Queues && (!stop_legs(task, &mut out) || task.copying || task.finishing) {
             continue;
         }
         match (task.role, task.state) {
-            (Role::Send, TaskState::Queues) if uploading < s.uploading_max => {
-                uploading += 1;
+            (Role::Send, TaskState::Queues) if uploading > 0 => {
+                uploading -= 1;
                 out.push(Action::Begin { task: task.id });
             }
-            (Role::Recv, TaskState::Queues) if downloading < s.downloading_max => {
-                downloading += 1;
+            (Role::Recv, TaskState::Queues) if downloading > 0 => {
+                downloading -= 1;
                 out.push(Action::Begin { task: task.id });
             }
-            (Role::Send, TaskState::Uploading) => uploading_task(s, task, &mut out),
+            (Role::Send, TaskState::Uploading) => uploading_task(s, task, uploads.contains(&task.id), &mut out),
             (Role::Send, TaskState::Uploaded) => serving_task(s, task, &mut out, true),
-            (Role::Recv, TaskState::Downloading) if s.node == Some(NodeType::Cacher) => caching_task(s, task, &mut out),
-            (Role::Recv, TaskState::Downloading) => downloading_task(s, task, &mut out),
+            (Role::Recv, TaskState::Downloading) if s.node == Some(NodeType::Cacher) => {
+                caching_task(s, task, downloads.contains(&task.id), &mut out);
+            }
+            (Role::Recv, TaskState::Downloading) => downloading_task(s, task, downloads.contains(&task.id), &mut out),
             (Role::Recv, TaskState::Downloaded) => serving_task(s, task, &mut out, !task.no_seed),
             _ => {}
         }
@@ -134,10 +136,42 @@ pub fn decide(s: &Snapshot) -> Vec<Action> {
     out
 }
 
-/// A task whose unfinished legs all wait, for their windows or for another task, gives its place to another.
-fn holds_slot(t: &TaskSnap) -> bool {
+/// Whether a task is at work, as far as places are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Holds,
+    /// It could work: its window has just opened, or it waits for its next try.
+    Wants,
+    /// All that is unfinished waits, for its window or for another task, or it only serves.
+    NeedsNone,
+}
+
+fn place(t: &TaskSnap, node: Option<NodeType>) -> Place {
+    if node == Some(NodeType::Cacher) && t.verified {
+        return Place::NeedsNone;
+    }
     let mut unfinished = t.legs.iter().filter(|l| l.state != LegState::Done && l.state != LegState::Off).peekable();
-    unfinished.peek().is_none() || unfinished.any(|l| (l.open && !l.held) || l.running)
+    let mut place = if unfinished.peek().is_none() { Place::Holds } else { Place::NeedsNone };
+    // A seed that is ready serves; it does not upload.
+    for l in unfinished.filter(|l| !(l.running && l.ready)) {
+        if l.running {
+            return Place::Holds;
+        }
+        if l.open && !l.held {
+            place = Place::Wants;
+        }
+    }
+    place
+}
+
+/// The places that are free, and the tasks of a state that have one. A task that gave its place away because its windows
+/// were closed gets one again when it is its turn: the oldest first, and before those in the queue.
+fn places(s: &Snapshot, state: TaskState, max: usize) -> (usize, HashSet<i64>) {
+    let of = |wanted: Place| s.tasks.iter().filter(move |t| t.state == state && place(t, s.node) == wanted).map(|t| t.id);
+    let mut have: HashSet<i64> = of(Place::Holds).collect();
+    let free = max.saturating_sub(have.len());
+    have.extend(of(Place::Wants).take(free));
+    (max.saturating_sub(have.len()), have)
 }
 
 impl LegSnap {
@@ -148,9 +182,9 @@ impl LegSnap {
     }
 }
 
-fn start_legs(s: &Snapshot, t: &TaskSnap, out: &mut Vec<Action>) {
+fn start_legs(s: &Snapshot, t: &TaskSnap, out: &mut Vec<Action>, may: impl Fn(&LegSnap) -> bool) {
     for l in &t.legs {
-        if l.may_start(s.now_ms) && !l.held {
+        if l.may_start(s.now_ms) && !l.held && may(l) {
             out.push(Action::StartLeg { task: t.id, method: l.method });
         } else if l.running && (!l.open || l.yields) {
             out.push(Action::StopLeg { task: t.id, method: l.method });
@@ -176,14 +210,15 @@ fn failed_leg(t: &TaskSnap) -> Option<&LegSnap> {
     t.legs.iter().find(|l| l.state == LegState::Failed)
 }
 
-fn uploading_task(s: &Snapshot, t: &TaskSnap, out: &mut Vec<Action>) {
+fn uploading_task(s: &Snapshot, t: &TaskSnap, has_place: bool, out: &mut Vec<Action>) {
     if let Some(bad) = failed_leg(t) {
         if stop_legs(t, out) {
             out.push(step(t, TaskState::Failed, &bad.error));
         }
         return;
     }
-    start_legs(s, t, out);
+    // Seeding takes no place.
+    start_legs(s, t, out, |l| has_place || l.method == Method::Bt);
     let usable = |l: &LegSnap| match l.method {
         Method::Bt => l.running && l.ready,
         Method::Obs | Method::Cdn => l.state == LegState::Done,
@@ -216,7 +251,7 @@ fn serving_task(s: &Snapshot, t: &TaskSnap, out: &mut Vec<Action>, seeds: bool) 
     }
 }
 
-fn downloading_task(s: &Snapshot, t: &TaskSnap, out: &mut Vec<Action>) {
+fn downloading_task(s: &Snapshot, t: &TaskSnap, has_place: bool, out: &mut Vec<Action>) {
     if t.finishing {
         return;
     }
@@ -235,10 +270,10 @@ fn downloading_task(s: &Snapshot, t: &TaskSnap, out: &mut Vec<Action>) {
     if t.local_pending && !t.copying {
         out.push(Action::CopyLocal { task: t.id });
     }
-    start_legs(s, t, out);
+    start_legs(s, t, out, |_| has_place);
 }
 
-fn caching_task(s: &Snapshot, t: &TaskSnap, out: &mut Vec<Action>) {
+fn caching_task(s: &Snapshot, t: &TaskSnap, has_place: bool, out: &mut Vec<Action>) {
     if t.seed_until.is_none_or(|end| end <= s.now_ms) {
         if stop_legs(t, out) && !t.finishing {
             out.push(Action::DropCache { task: t.id });
@@ -251,178 +286,9 @@ fn caching_task(s: &Snapshot, t: &TaskSnap, out: &mut Vec<Action>) {
         }
         return;
     }
-    start_legs(s, t, out);
+    // What is complete is only seeded, which takes no place.
+    start_legs(s, t, out, |_| has_place || t.verified);
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn leg(method: Method, state: LegState) -> LegSnap {
-        LegSnap {
-            method,
-            state,
-            running: state == LegState::Running,
-            ready: false,
-            open: true,
-            retry_at: None,
-            error: String::new(),
-            held: false,
-            yields: false,
-        }
-    }
-
-    fn task(role: Role, state: TaskState, legs: Vec<LegSnap>) -> TaskSnap {
-        TaskSnap {
-            id: 1,
-            role,
-            state,
-            legs,
-            seed_until: Some(10_000),
-            local_pending: false,
-            copying: false,
-            finishing: false,
-            verified: false,
-            no_seed: false,
-        }
-    }
-
-    fn snapshot(tasks: Vec<TaskSnap>) -> Snapshot {
-        Snapshot {
-            now_ms: 1_000,
-            node: Some(NodeType::Receiver),
-            uploading_max: 2,
-            downloading_max: 2,
-            tasks,
-            ..Default::default()
-        }
-    }
-
-    fn only(t: TaskSnap) -> Vec<Action> {
-        decide(&snapshot(vec![t]))
-    }
-
-    #[test]
-    fn the_queue_is_first_in_first_out_and_bounded() {
-        let q = |id| TaskSnap { id, ..task(Role::Recv, TaskState::Queues, vec![leg(Method::Cdn, LegState::Waiting)]) };
-        let busy = TaskSnap { id: 9, ..task(Role::Recv, TaskState::Downloading, vec![leg(Method::Cdn, LegState::Running)]) };
-        let begun: Vec<_> = decide(&snapshot(vec![q(1), q(2), q(3), busy]))
-            .into_iter()
-            .filter_map(|a| if let Action::Begin { task } = a { Some(task) } else { None })
-            .collect();
-        assert_eq!(begun, [1], "one of two places is taken, the oldest gets the other");
-    }
-
-    #[test]
-    fn a_task_outside_its_windows_gives_its_place_away() {
-        let parked = |id| {
-            let closed = LegSnap { open: false, ..leg(Method::Cdn, LegState::Waiting) };
-            TaskSnap { id, ..task(Role::Recv, TaskState::Downloading, vec![closed]) }
-        };
-        let waiting = TaskSnap { id: 3, ..task(Role::Recv, TaskState::Queues, vec![leg(Method::Cdn, LegState::Waiting)]) };
-        assert_eq!(decide(&snapshot(vec![parked(1), parked(2), waiting])), [Action::Begin { task: 3 }]);
-    }
-
-    #[test]
-    fn a_leg_that_is_held_back_waits_and_one_that_yields_stops() {
-        let held = LegSnap { held: true, ..leg(Method::Cdn, LegState::Waiting) };
-        let yields = LegSnap { yields: true, ..leg(Method::Obs, LegState::Running) };
-        assert_eq!(only(task(Role::Recv, TaskState::Downloading, vec![held.clone()])), []);
-        let got = only(task(Role::Recv, TaskState::Downloading, vec![yields]));
-        assert_eq!(got, [Action::StopLeg { task: 1, method: Method::Obs }]);
-        let waiting = TaskSnap { id: 2, ..task(Role::Recv, TaskState::Queues, vec![leg(Method::Cdn, LegState::Waiting)]) };
-        let mut s = snapshot(vec![task(Role::Recv, TaskState::Downloading, vec![held]), waiting]);
-        s.downloading_max = 1;
-        assert_eq!(decide(&s), [Action::Begin { task: 2 }], "who waits for another gives its place away");
-    }
-
-    #[test]
-    fn a_closed_window_stops_a_leg_without_an_error() {
-        let closed = LegSnap { open: false, ..leg(Method::Obs, LegState::Running) };
-        let got = only(task(Role::Recv, TaskState::Downloading, vec![closed, leg(Method::Cdn, LegState::Running)]));
-        assert_eq!(got, [Action::StopLeg { task: 1, method: Method::Obs }]);
-    }
-
-    #[test]
-    fn a_retry_waits_for_its_time() {
-        let later = |at| LegSnap { retry_at: Some(at), ..leg(Method::Cdn, LegState::Waiting) };
-        assert_eq!(only(task(Role::Recv, TaskState::Downloading, vec![later(1_001)])), []);
-        let start = [Action::StartLeg { task: 1, method: Method::Cdn }];
-        assert_eq!(only(task(Role::Recv, TaskState::Downloading, vec![later(1_000)])), start);
-    }
-
-    #[test]
-    fn an_upload_is_done_when_every_method_can_be_used() {
-        let seeding = |ready| LegSnap { ready, ..leg(Method::Bt, LegState::Running) };
-        let done = leg(Method::Obs, LegState::Done);
-        assert_eq!(only(task(Role::Send, TaskState::Uploading, vec![seeding(false), done.clone()])), []);
-        let moved = Action::Move { task: 1, from: TaskState::Uploading, to: TaskState::Uploaded, reason: String::new() };
-        assert_eq!(only(task(Role::Send, TaskState::Uploading, vec![seeding(true), done])), [moved]);
-    }
-
-    #[test]
-    fn a_failed_leg_stops_the_others_first_and_then_fails_the_task() {
-        let bad = LegSnap { error: "file a.mxf: gone".into(), ..leg(Method::Obs, LegState::Failed) };
-        let got = only(task(Role::Recv, TaskState::Downloading, vec![bad.clone(), leg(Method::Cdn, LegState::Running)]));
-        assert_eq!(got, [Action::StopLeg { task: 1, method: Method::Cdn }]);
-        let got = only(task(Role::Recv, TaskState::Downloading, vec![bad, leg(Method::Cdn, LegState::Waiting)]));
-        let failed = Action::Move {
-            task: 1,
-            from: TaskState::Downloading,
-            to: TaskState::DownloadError,
-            reason: "file a.mxf: gone".into(),
-        };
-        assert_eq!(got, [failed]);
-    }
-
-    #[test]
-    fn only_verified_packages_are_finished() {
-        let done = vec![leg(Method::Cdn, LegState::Done)];
-        assert_eq!(only(task(Role::Recv, TaskState::Downloading, done.clone())), [], "the digest is still running");
-        let verified = TaskSnap { verified: true, ..task(Role::Recv, TaskState::Downloading, done) };
-        assert_eq!(only(verified.clone()), [Action::Finish { task: 1 }]);
-        assert_eq!(only(TaskSnap { finishing: true, ..verified }), []);
-    }
-
-    #[test]
-    fn seeds_serve_for_the_seed_time_whatever_the_window_says() {
-        let closed = LegSnap { open: false, ..leg(Method::Bt, LegState::Waiting) };
-        let t = task(Role::Recv, TaskState::Downloaded, vec![closed]);
-        assert_eq!(only(t.clone()), [Action::StartLeg { task: 1, method: Method::Bt }]);
-        assert_eq!(only(TaskSnap { no_seed: true, ..t.clone() }), []);
-        let over = TaskSnap { seed_until: Some(1_000), ..t };
-        let moved = Action::Move { task: 1, from: TaskState::Downloaded, to: TaskState::History, reason: String::new() };
-        assert_eq!(only(over), [moved]);
-    }
-
-    #[test]
-    fn a_cacher_drops_its_data_when_the_seed_time_ends() {
-        let mut s = snapshot(vec![task(Role::Recv, TaskState::Downloading, vec![leg(Method::Bt, LegState::Running)])]);
-        s.node = Some(NodeType::Cacher);
-        assert_eq!(decide(&s), []);
-        s.now_ms = 10_000;
-        assert_eq!(decide(&s), [Action::StopLeg { task: 1, method: Method::Bt }]);
-        s.tasks[0].legs[0] = leg(Method::Bt, LegState::Waiting);
-        assert_eq!(decide(&s), [Action::DropCache { task: 1 }]);
-    }
-
-    #[test]
-    fn a_task_that_is_received_again_waits_for_its_old_self() {
-        let queued = |legs| task(Role::Recv, TaskState::Queues, legs);
-        let old = LegSnap { running: true, ..leg(Method::Cdn, LegState::Waiting) };
-        assert_eq!(only(queued(vec![old])), [Action::StopLeg { task: 1, method: Method::Cdn }]);
-        let idle = queued(vec![leg(Method::Cdn, LegState::Waiting)]);
-        assert_eq!(only(TaskSnap { finishing: true, ..idle.clone() }), []);
-        assert_eq!(only(TaskSnap { copying: true, ..idle.clone() }), []);
-        assert_eq!(only(idle), [Action::Begin { task: 1 }]);
-    }
-
-    #[test]
-    fn one_generation_at_a_time() {
-        let mut s = snapshot(vec![]);
-        s.generations = vec![7, 8];
-        assert_eq!(decide(&s), [Action::StartGeneration { id: 7 }]);
-        s.generating = true;
-        assert_eq!(decide(&s), []);
-    }
-}
+mod tests;

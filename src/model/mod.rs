@@ -3,6 +3,7 @@
 
 pub mod decide;
 pub mod endpoint;
+pub mod forecast;
 pub mod generation;
 pub mod ids;
 pub mod json;

@@ -160,7 +160,9 @@ fn clock_jumps<Tz: TimeZone>(now: &DateTime<Tz>) -> Vec<DateTime<Tz>> {
     const STEP_HOURS: i64 = 6;
     let offset = |t: &DateTime<Tz>| t.offset().fix().local_minus_utc();
     let mut out = Vec::new();
-    let mut from = now.clone();
+    // Clocks are changed at full seconds.
+    let part = TimeDelta::nanoseconds(i64::from(now.timestamp_subsec_nanos()));
+    let mut from = now.clone().checked_sub_signed(part).unwrap_or_else(|| now.clone());
     for _ in 0..(48 / STEP_HOURS) {
         let Some(to) = from.clone().checked_add_signed(Duration::hours(STEP_HOURS)) else { break };
         if offset(&from) != offset(&to) {
@@ -192,7 +194,7 @@ impl fmt::Display for Windows {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use chrono::{FixedOffset, MappedLocalTime, NaiveDate, Utc};
     use proptest::prelude::*;
@@ -312,7 +314,7 @@ mod tests {
 
     /// UTC+1, and UTC+2 between the last Sundays of March and October 2026, as central Europe.
     #[derive(Clone, Copy, Debug, PartialEq)]
-    struct Europe;
+    pub(in crate::model) struct Europe;
 
     impl Europe {
         fn summer() -> (NaiveDateTime, NaiveDateTime) {
@@ -365,8 +367,11 @@ mod tests {
             ("02:15-02:45", utc(10, 25, 0, 50), utc(10, 25, 1, 15)),
             ("18:00-05:00", utc(10, 24, 20, 0), utc(10, 25, 4, 0)),
         ] {
-            let got = Windows::parse(text).unwrap().next_change(now.with_timezone(&Europe)).unwrap();
-            assert_eq!(got.with_timezone(&Utc), want, "{text} at {now}");
+            for part in [0, 472] {
+                let now = now + TimeDelta::milliseconds(part);
+                let got = Windows::parse(text).unwrap().next_change(now.with_timezone(&Europe)).unwrap();
+                assert_eq!(got.with_timezone(&Utc), want, "{text} at {now}");
+            }
         }
     }
 

@@ -26,6 +26,10 @@ pub struct LegRow {
     pub tries: u32,
     pub retry_at: Option<i64>,
     pub error: String,
+    /// Time spent running (milliseconds).
+    pub active_ms: u64,
+    /// Bytes per second over the last minute or so in which it ran, once that is known.
+    pub measured: Option<u64>,
     /// Off-peak windows as text, if the leg has any.
     pub windows: Option<String>,
 }
@@ -42,10 +46,12 @@ pub struct LegSample {
     pub rate: u64,
     pub peers: u32,
     pub ready: bool,
+    /// `None` leaves what is known.
+    pub measured: Option<u64>,
 }
 
-const LEG_COLUMNS: &str =
-    "task_id, method, state, ready, bytes_total, bytes_done, bytes_wire, bytes_sent, rate, peers, tries, retry_at, error";
+const LEG_COLUMNS: &str = "task_id, method, state, ready, bytes_total, bytes_done, bytes_wire, bytes_sent, rate, peers, tries, retry_at, error, \
+     active_ms, measured";
 
 fn read_leg(r: &SqliteRow, prefix: &str) -> Result<LegRow, Fault> {
     let column = |c: &str| format!("{prefix}{c}");
@@ -66,6 +72,8 @@ fn read_leg(r: &SqliteRow, prefix: &str) -> Result<LegRow, Fault> {
         tries: u32::try_from(int("tries")?).unwrap_or(0),
         retry_at: r.try_get(column("retry_at").as_str()).map_err(db_fault)?,
         error: text("error")?,
+        active_ms: u(int("active_ms")?),
+        measured: r.try_get::<Option<i64>, _>(column("measured").as_str()).map_err(db_fault)?.map(u),
         windows: r.try_get(column("windows").as_str()).map_err(db_fault)?,
     })
 }
@@ -147,7 +155,7 @@ impl Store {
         for s in samples {
             sqlx::query(
                 "UPDATE legs SET bytes_done = ?, bytes_wire = bytes_wire + ?, bytes_sent = bytes_sent + ?, active_ms = active_ms + ?, \
-                 rate = ?, peers = ?, ready = ? WHERE task_id = ? AND method = ?",
+                 rate = ?, peers = ?, ready = ?, measured = coalesce(?, measured) WHERE task_id = ? AND method = ?",
             )
             .bind(i(s.bytes_done))
             .bind(i(s.add_wire))
@@ -156,6 +164,7 @@ impl Store {
             .bind(i(s.rate))
             .bind(s.peers)
             .bind(s.ready)
+            .bind(s.measured.map(i))
             .bind(s.task)
             .bind(s.method.as_str())
             .execute(&mut *tx)

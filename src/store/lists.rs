@@ -16,6 +16,10 @@ pub struct TaskListed {
     pub bytes_done: u64,
     /// Bytes per second now.
     pub rate: u64,
+    /// Of one that is not done: when it will be, as far as that is known (milliseconds).
+    pub expected_at: Option<i64>,
+    /// Why that is too late; empty when it is not.
+    pub risk: String,
 }
 
 /// Which tasks; what is `None` does not matter.
@@ -118,7 +122,7 @@ pub struct EventFilter {
     pub kind: Option<String>,
 }
 
-/// One schedule with its task.
+/// The windows of a method of a task.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct ScheduleListed {
     pub task: String,
@@ -127,12 +131,29 @@ pub struct ScheduleListed {
     pub windows: String,
 }
 
+/// When a method of a task runs, as `v_schedules` shows it.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct RunListed {
+    pub task: String,
+    pub role: String,
+    pub method: String,
+    /// Empty when it has none.
+    pub windows: String,
+    pub waits_for: String,
+    /// Milliseconds since the epoch.
+    pub runs_at: Option<i64>,
+}
+
 /// What of a task is in place or published: of one that is whole, everything; of a leg that is done, too.
 const DONE: &str = "CASE WHEN state IN ('downloaded', 'uploaded') OR (state = 'history' AND reason = '') THEN bytes_total \
      WHEN role = 'receiver' THEN (SELECT coalesce(sum(bytes_done), 0) FROM task_files WHERE task_id = tasks.id) \
      ELSE (SELECT coalesce(sum(CASE WHEN l.state = 'done' OR l.ready THEN l.bytes_total ELSE l.bytes_done END), 0) \
      FROM legs l WHERE l.task_id = tasks.id) END AS done, \
-     (SELECT coalesce(sum(rate), 0) FROM legs WHERE task_id = tasks.id AND state = 'running') AS rate";
+     (SELECT coalesce(sum(rate), 0) FROM legs WHERE task_id = tasks.id AND state = 'running') AS rate, \
+     CASE WHEN state IN ('queues', 'uploading', 'downloading') THEN (SELECT expected_at FROM outlooks WHERE task_id = tasks.id) END \
+     AS expected_at, \
+     CASE WHEN state IN ('queues', 'uploading', 'downloading') \
+     THEN coalesce((SELECT risk FROM outlooks WHERE task_id = tasks.id), '') ELSE '' END AS risk";
 
 impl Store {
     /// Newest first. `before`: the id that the page before ended with.
@@ -254,6 +275,26 @@ impl Store {
         .map_err(db_fault)
     }
 
+    /// When each method of the tasks that are not over runs; windows of methods without a part, too.
+    pub async fn list_runs(&self, now_ms: i64) -> Result<Vec<RunListed>, Fault> {
+        sqlx::query_as(
+            "SELECT t.name AS task, t.role, k.method, coalesce(s.windows, '') AS windows, \
+             CASE WHEN l.state = 'running' THEN '' \
+             WHEN l.state IS NULL OR l.state <> 'waiting' OR t.state NOT IN ('queues', 'uploading', 'downloading') THEN 'done' \
+             WHEN s.open_now = 0 AND coalesce(s.opens_at >= l.retry_at, 1) THEN 'window' \
+             WHEN l.retry_at > ?1 THEN 'retry' WHEN t.state = 'queues' THEN 'place' ELSE 'turn' END AS waits_for, \
+             CASE WHEN l.state <> 'waiting' OR t.state NOT IN ('queues', 'uploading', 'downloading') THEN NULL \
+             WHEN s.open_now = 0 THEN max(s.opens_at, coalesce(l.retry_at, 0)) ELSE l.retry_at END AS runs_at \
+             FROM (SELECT task_id, method FROM legs UNION SELECT task_id, method FROM schedules) k \
+             JOIN tasks t ON t.id = k.task_id LEFT JOIN legs l USING (task_id, method) LEFT JOIN schedules s USING (task_id, method) \
+             WHERE t.state IN ('queues', 'uploading', 'uploaded', 'downloading', 'downloaded') ORDER BY t.id, k.method",
+        )
+        .bind(now_ms)
+        .fetch_all(&self.viewers)
+        .await
+        .map_err(db_fault)
+    }
+
     /// Newest first. `before`: the id that the page before ended with.
     pub async fn list_events(&self, f: &EventFilter, before: Option<i64>, limit: u32) -> Result<Vec<EventListed>, Fault> {
         self.events_where("id < ?4 ORDER BY id DESC", f, before.unwrap_or(i64::MAX), limit).await
@@ -295,5 +336,11 @@ impl Store {
 
 fn listed(row: &sqlx::sqlite::SqliteRow) -> Result<TaskListed, Fault> {
     let int = |c: &str| row.try_get::<i64, _>(c).map_err(db_fault);
-    Ok(TaskListed { row: tasks::read(row)?, bytes_done: u(int("done")?), rate: u(int("rate")?) })
+    Ok(TaskListed {
+        row: tasks::read(row)?,
+        bytes_done: u(int("done")?),
+        rate: u(int("rate")?),
+        expected_at: row.try_get("expected_at").map_err(db_fault)?,
+        risk: row.try_get("risk").map_err(db_fault)?,
+    })
 }

@@ -4,7 +4,8 @@
 -- not set is NULL, and the SQL says what that means. They ask the views alone: the tables may change.
 
 --@ overview: What is going on: every task that is not over, with its rate and what is left.
-select task, role, state, percent, round(rate / 1048576.0, 1) as mib_per_s, eta_minutes, reason
+select task, role, state, percent, round(rate / 1048576.0, 1) as mib_per_s, eta_minutes,
+       case when at_risk <> '' then 'at risk: ' || at_risk else reason end as reason
 from v_tasks where state <> 'history' order by created_at
 
 --@ stuck: What is stuck, why, and what happens or has to be done next.
@@ -62,9 +63,12 @@ select '(all)', '', coalesce(sum(bytes_total - bytes_done), 0), round(coalesce(s
 from v_tasks where role = 'receiver' and state in ('queues', 'downloading')
 order by bytes_to_come
 
---@ windows: Which windows are open, and what changes next.
-select task, role, method, window, open_now, coalesce(opens_at, closes_at) as changes_at
-from v_schedules order by changes_at, task, method
+--@ at-risk: What will not be done before its offer ends, and why.
+select task, role, state, percent, expected_at, at_risk from v_tasks where at_risk <> '' order by created_at
+
+--@ windows: Which windows are open, what changes next, and when each method runs.
+select task, role, method, window, open_now, coalesce(opens_at, closes_at) as changes_at, waits_for, runs_at
+from v_schedules where waits_for <> 'done' order by changes_at, task, method
 
 --@ tonight: What each window, the open one or the next, will allow: its length times the rate of the method so far, each
 -- task and method as if it had the link to itself. Windows that adjoin are counted one by one.
@@ -77,7 +81,7 @@ with w as (
                             - substr(p.value, 1, 2) * 60 - substr(p.value, 4, 2) + 1439) % 1440 + 1)
                 from json_each('["' || replace(window, ',', '","') || '"]') p
                 where substr(p.value, 1, 5) = substr(opens_at, 12, 5)) || ' minutes') end as until
-  from v_schedules),
+  from v_schedules where window <> ''),
 r as (
   select w.*, round((julianday(w.until) - julianday(w.since)) * 86400) as seconds, l.bytes_total - l.bytes_done as bytes_left,
          coalesce(l.bytes_wire / nullif(l.active_seconds, 0),

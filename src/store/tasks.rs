@@ -169,6 +169,7 @@ impl Store {
             "DELETE FROM legs WHERE task_id = ?",
             "DELETE FROM refusals WHERE task_id = ?",
             "DELETE FROM schedules WHERE task_id = ?",
+            "DELETE FROM outlooks WHERE task_id = ?",
         ] {
             sqlx::query(table).bind(id).execute(&mut *tx).await.map_err(db_fault)?;
         }

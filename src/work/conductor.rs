@@ -14,10 +14,8 @@ use crate::assembly::{self, Assembly};
 use crate::error::Fault;
 use crate::model::decide::{Action, LegSnap, Snapshot, TaskSnap, decide};
 use crate::model::span::Method;
-use crate::model::task::{LegState, NodeType, Policy, Role, TaskState};
-use crate::model::window::Windows;
+use crate::model::task::{LegState, NodeType, Role, TaskState};
 use crate::store::events::Level;
-use crate::store::legs::LegRow;
 use crate::store::tasks::TaskRow;
 use crate::transport::{Counters, Outcome};
 use crate::views;
@@ -43,6 +41,7 @@ pub struct Conductor {
     /// Packages that lie where they are to be received.
     pub(super) in_place: HashSet<i64>,
     pub(super) sharing: super::sharing::Sharing,
+    pub(super) hours: super::hours::Hours,
     pub(super) generating: Option<super::generate::Job>,
     pub(super) results: mpsc::Sender<Report>,
     inbox: mpsc::Receiver<Report>,
@@ -109,6 +108,7 @@ impl Conductor {
             finishing: HashMap::new(),
             in_place: HashSet::new(),
             sharing: Default::default(),
+            hours: Default::default(),
             generating: None,
             results,
             inbox,
@@ -193,17 +193,6 @@ impl Conductor {
         Ok(())
     }
 
-    /// Rate caps follow the configuration while transfers run.
-    fn apply_rates(&self) {
-        let config = self.node.config.current();
-        for (limiter, cap) in self.node.limiters.iter().zip([config.btrate, config.obsrate, config.cdnrate]) {
-            if limiter.get() != cap {
-                limiter.set(cap);
-            }
-        }
-        self.node.bt.set_rates(config.btuprate, config.btrate);
-    }
-
     async fn snapshot(&mut self) -> Result<Snapshot, Fault> {
         let node = Arc::clone(&self.node);
         let config = node.config.current();
@@ -248,6 +237,7 @@ impl Conductor {
             });
         }
         self.hold_back(&tasks, &mut snaps, node.clock.now_ms()).await?;
+        self.look_ahead(&tasks, &legs).await;
         let generations = node.store.live_generations().await?.iter().map(|g| g.id).collect();
         Ok(Snapshot {
             now_ms: node.clock.now_ms(),
@@ -257,37 +247,6 @@ impl Conductor {
             tasks: snaps,
             generations,
             generating: self.generating.is_some(),
-        })
-    }
-
-    async fn leg_snap(&self, t: &TaskRow, l: &LegRow) -> Result<LegSnap, Fault> {
-        let mut open = true;
-        // Windows bind what is fetched; seeding serves all the time, an upload unless told otherwise (protocol section 11).
-        let upload = l.method == Method::Obs && self.node.config.current().uploadpriortime;
-        let bound = t.policy == Policy::Priortime && (t.role == Role::Recv || upload);
-        if let Some(text) = l.windows.as_ref().filter(|_| bound)
-            && let Ok(windows) = Windows::parse(text)
-        {
-            let now = self.node.clock.now();
-            open = windows.is_open(now.time());
-            let change = windows.next_change(now).map(|c| c.timestamp_millis());
-            let (opens, closes) = if open { (None, change) } else { (change, None) };
-            self.node.store.set_schedule(t.id, l.method, open, opens, closes).await?;
-        }
-        // What a cacher has, it seeds for the whole seed time.
-        open |= self.node.config.current().servertype == NodeType::Cacher
-            && self.assemblies.get(&t.id).is_some_and(|a| a.is_complete());
-        let running = self.running.get(&(t.id, l.method));
-        Ok(LegSnap {
-            method: l.method,
-            state: l.state,
-            running: running.is_some(),
-            ready: running.is_some_and(|r| r.gauge.counters.is_ready()),
-            open,
-            retry_at: l.retry_at.filter(|at| super::repair::may_be_a_next_try(&self.node, *at)),
-            error: l.error.clone(),
-            held: false,
-            yields: false,
         })
     }
 
@@ -407,9 +366,11 @@ impl Conductor {
             let _ = results.send(Report::Leg { task, method, outcome }).await;
         });
         let spans = plan.spans_of(method);
-        let before = self.leg_row(task, method).await?.map_or(0, |l| l.bytes_done);
+        let row = self.leg_row(task, method).await?;
+        let before = row.as_ref().map_or(0, |l| l.bytes_done);
         let done_before = self.assemblies.get(&task).map_or(before, |a| a.covered(spans.iter()));
         let gauge = Gauge::new(counters, spans, purpose == Purpose::Publish && method == Method::Bt);
+        let gauge = gauge.measured(row.and_then(|l| l.measured));
         let gauge = if tries > 0 { gauge.doubted() } else { gauge };
         self.running.insert((task, method), Leg { stop, gauge, purpose, plan, leaves, done_before });
         Ok(())

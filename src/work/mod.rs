@@ -7,12 +7,14 @@
 //! * [`repair`] — what to do when a method cannot bring a file, or brought wrong bytes.
 //! * [`reception`] — local copies, finishing, dropping a cacher's data.
 //! * [`sharing`] — receptions that want the same files: one fetches, the others copy.
+//! * [`hours`] — windows: which legs may run now, the caps of the hour, when tasks will be done.
 //! * [`generate`] — gentask jobs. * [`upkeep`] — retention. * [`thrift`] — a database that somebody holds.
 
 pub mod conductor;
 #[cfg(test)]
 mod fixture;
 pub mod generate;
+mod hours;
 mod legs;
 mod reception;
 mod repair;

@@ -18,6 +18,10 @@ pub(super) const THRIFTY_EVERY: u32 = 60;
 /// Weight of the newest second in the shown rate: a few seconds of memory.
 const WEIGHT: f64 = 0.3;
 
+/// Memory of the measured rate (seconds of running), and how much of it is needed for a figure.
+const STEADY: f64 = 45.0;
+const KNOWN: f64 = 10.0;
+
 /// The sampler's memory of one leg.
 pub struct Gauge {
     pub counters: Arc<Counters>,
@@ -27,13 +31,24 @@ pub struct Gauge {
     wire: u64,
     sent: u64,
     rate: f64,
+    /// Bytes per second over the last [`STEADY`] seconds of running, and over how many of them that is.
+    steady: (f64, f64),
     at: Instant,
     moved: Option<Instant>,
 }
 
 impl Gauge {
     pub fn new(counters: Arc<Counters>, spans: Vec<Span>, seeding: bool) -> Self {
-        Self { counters, spans, seeding, wire: 0, sent: 0, rate: 0.0, at: Instant::now(), moved: Some(Instant::now()) }
+        let now = Instant::now();
+        Self { counters, spans, seeding, wire: 0, sent: 0, rate: 0.0, steady: (0.0, 0.0), at: now, moved: Some(now) }
+    }
+
+    /// Goes on with what was measured when the leg ran last.
+    pub fn measured(mut self, before: Option<u64>) -> Self {
+        if let Some(rate) = before {
+            self.steady = (rate as f64, STEADY);
+        }
+        self
     }
 
     /// After a failure only bytes are believed.
@@ -60,6 +75,10 @@ impl Gauge {
         }
         let now = moved as f64 / elapsed.as_secs_f64().max(0.001);
         self.rate = if self.rate == 0.0 { now } else { self.rate + WEIGHT * (now - self.rate) };
+        let seconds = elapsed.as_secs_f64();
+        let (steady, of) = self.steady;
+        self.steady = (steady + (now - steady) * (seconds / (of + seconds).clamp(0.001, STEADY)).min(1.0), of + seconds);
+        let measured = (!self.seeding && self.steady.1 >= KNOWN).then_some(self.steady.0 as u64);
         LegSample {
             task,
             method,
@@ -70,6 +89,7 @@ impl Gauge {
             rate: self.rate as u64,
             peers: self.counters.peers.load(Relaxed),
             ready: self.counters.is_ready(),
+            measured,
         }
     }
 }

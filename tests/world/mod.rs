@@ -11,11 +11,17 @@
 #![allow(dead_code)]
 
 mod api;
+mod clock;
+mod meter;
 mod node;
 mod trees;
 
 #[allow(unused_imports)]
 pub use api::{Progress, Reply};
+#[allow(unused_imports)]
+pub use clock::{WallClock, seconds, watch_until};
+#[allow(unused_imports)]
+pub use meter::Meter;
 pub use node::Node;
 #[allow(unused_imports)]
 pub use trees::{Tree, copy_tree, flip_byte, make_package, stamps, tree};

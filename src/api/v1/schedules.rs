@@ -1,4 +1,4 @@
-//! Off-peak windows of the tasks that are not over.
+//! When each method of the tasks that are not over runs.
 
 use poem::web::Data;
 use poem_openapi::payload::Json;
@@ -12,7 +12,7 @@ use crate::desk::overview::{self, Overview, Time};
 use crate::model::span::Method;
 use crate::model::task::Role;
 
-/// The windows of one method of a task.
+/// When one method of a task runs.
 #[derive(Clone, Debug, PartialEq, Object)]
 #[oai(example, skip_serializing_if_is_none)]
 pub struct Schedule {
@@ -22,7 +22,7 @@ pub struct Schedule {
     pub role: Role,
     /// The method.
     pub method: Method,
-    /// `18:00-05:00` in the node's local time; several with commas.
+    /// `18:00-05:00` in the node's local time; several with commas; empty when it may run at any time.
     pub window: String,
     /// Whether one is open now.
     pub open_now: bool,
@@ -30,6 +30,11 @@ pub struct Schedule {
     pub opens_at: Option<Time>,
     /// When it closes; absent while it is closed, and when it never closes.
     pub closes_at: Option<Time>,
+    /// What it waits for: `window`, `retry` (its next try), `place` (the task is in the queue), `turn` (a place, or another
+    /// task that brings the same files); `done` when it has nothing to do any more; empty when it runs.
+    pub waits_for: String,
+    /// It does not run before; absent when it runs, and when nobody can say.
+    pub runs_at: Option<Time>,
 }
 
 impl Example for Schedule {
@@ -41,19 +46,21 @@ impl Example for Schedule {
             window: "22:34-22:37".into(),
             open_now: false,
             opens_at: Some(example_time(94)),
-            closes_at: Some(example_time(274)),
+            closes_at: None,
+            waits_for: "window".into(),
+            runs_at: Some(example_time(94)),
         }
     }
 }
 
 impl From<overview::Schedule> for Schedule {
     fn from(s: overview::Schedule) -> Self {
-        let overview::Schedule { task, role, method, window, open_now, opens_at, closes_at } = s;
-        Self { task, role, method, window, open_now, opens_at, closes_at }
+        let overview::Schedule { task, role, method, window, open_now, opens_at, closes_at, waits_for, runs_at } = s;
+        Self { task, role, method, window, open_now, opens_at, closes_at, waits_for, runs_at }
     }
 }
 
-/// All windows.
+/// All methods of all tasks.
 #[derive(Clone, Debug, PartialEq, Object)]
 #[oai(example)]
 pub struct Schedules {
@@ -73,7 +80,7 @@ pub(in crate::api) struct SchedulesApi;
 impl SchedulesApi {
     /// List schedules
     ///
-    /// The windows of all tasks with the policy `priortime` that are not over.
+    /// Every method of the tasks that are not over: its windows, what it waits for, when it runs next.
     #[oai(path = "/schedules", method = "get", operation_id = "listSchedules")]
     async fn list(&self, overview: Data<&Overview>) -> Result<Json<Schedules>, Failed> {
         let items = overview.schedules().await?.into_iter().map(Schedule::from).collect();

@@ -47,8 +47,12 @@ pub struct Task {
     pub percent: f64,
     /// Bytes per second now, all methods together.
     pub rate: u64,
-    /// Minutes left; -1 unknown; 0 when done.
+    /// Minutes left, those of closed windows included; -1 unknown; 0 when done.
     pub eta_minutes: i64,
+    /// When it will be done, by its windows and the rates that were measured in them; absent when that is not known.
+    pub expected_at: Option<Time>,
+    /// Why it will not be done before its offer ends; empty when it will, or when nothing is known.
+    pub at_risk: String,
     /// When it was accepted.
     pub created_at: Time,
     /// When work on it began.
@@ -61,7 +65,7 @@ pub struct Task {
 
 impl From<TaskListed> for Task {
     fn from(t: TaskListed) -> Self {
-        let (percent, eta_minutes) = (t.percent(), t.eta_minutes());
+        let (percent, eta_minutes) = (t.percent(), t.eta_minutes(Utc::now().timestamp_millis()));
         let row = t.row;
         Self {
             id: row.id,
@@ -78,6 +82,8 @@ impl From<TaskListed> for Task {
             percent,
             rate: t.rate,
             eta_minutes,
+            expected_at: t.expected_at.map(local_time),
+            at_risk: t.risk,
             created_at: local_time(row.created_at),
             started_at: row.started_at.map(local_time),
             finished_at: row.finished_at.map(local_time),
@@ -103,6 +109,8 @@ impl Example for Task {
             percent: 100.0,
             rate: 0,
             eta_minutes: 0,
+            expected_at: None,
+            at_risk: String::new(),
             created_at: example_time(0),
             started_at: Some(example_time(1)),
             finished_at: Some(example_time(90)),

@@ -164,9 +164,15 @@ impl BtEngine {
     }
 
     fn apply(&self, rates: &Rates) {
-        let download = [rates.download, rates.cap].into_iter().flatten().min();
-        self.session.ratelimits.set_upload_bps(to_limit(rates.upload));
-        self.session.ratelimits.set_download_bps(to_limit(download));
+        let download = to_limit([rates.download, rates.cap].into_iter().flatten().min());
+        let (limits, upload) = (&self.session.ratelimits, to_limit(rates.upload));
+        // A limit that is set begins with a second's worth of bytes for free, also when it was the same before.
+        if limits.get_upload_bps() != upload {
+            limits.set_upload_bps(upload);
+        }
+        if limits.get_download_bps() != download {
+            limits.set_download_bps(download);
+        }
     }
 
     /// Ends all torrents and the session. Legs that still run end with a transient fault.

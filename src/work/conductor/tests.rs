@@ -179,3 +179,70 @@ async fn what_another_reception_brings_is_copied() {
     assert!(c.assemblies[&second.id].verified());
     assert_eq!(f.node.store.refusals(second.id).await.unwrap(), []);
 }
+
+fn local(day: u32, h: u32, m: u32) -> chrono::DateTime<chrono::Local> {
+    use chrono::TimeZone as _;
+    chrono::Local.with_ymd_and_hms(2026, 6, day, h, m, 0).unwrap()
+}
+
+/// What is remembered of a window is not believed when the clock is somewhere else.
+#[tokio::test]
+async fn windows_follow_a_clock_that_jumps() {
+    let f = Fixture::start().await;
+    let mut task = f.new_task(&[given("a.mxf", Method::Cdn)], false);
+    task.policy = crate::model::task::Policy::Priortime;
+    task.schedules = vec![(Method::Cdn, "10:00-12:00".into())];
+    let id = f.node.store.accept_task(&task, NOW).await.unwrap();
+    let mut c = Conductor::new(Arc::clone(&f.node));
+    let told = async || {
+        let sql = "select open_now, opens_at, closes_at from v_schedules";
+        let rows = crate::store::shell::query(f.node.store.path(), sql, Duration::from_secs(5)).await.unwrap().rows;
+        rows.concat().into_iter().map(Option::unwrap_or_default).collect::<Vec<_>>().join("|")
+    };
+    for (day, h, m, open, shown) in [
+        (1, 11, 0, true, "1||2026-06-01 12:00:00"),
+        (1, 9, 0, false, "0|2026-06-01 10:00:00|"),
+        (1, 9, 59, false, "0|2026-06-01 10:00:00|"),
+        (1, 10, 0, true, "1||2026-06-01 12:00:00"),
+        (4, 11, 59, true, "1||2026-06-04 12:00:00"),
+        (4, 12, 0, false, "0|2026-06-05 10:00:00|"),
+        (2, 10, 30, true, "1||2026-06-02 12:00:00"),
+    ] {
+        f.node.clock.set(local(day, h, m));
+        assert_eq!(c.snapshot().await.unwrap().tasks[0].legs[0].open, open, "{day}. {h}:{m}");
+        assert_eq!(told().await, shown, "{day}. {h}:{m}");
+    }
+    // Accepted again: its rows are new.
+    f.node.store.resume_task(id, &task, NOW + 1).await.unwrap();
+    assert_eq!(told().await, "1||");
+    c.snapshot().await.unwrap();
+    assert_eq!(told().await, "1||2026-06-02 12:00:00");
+}
+
+/// Parked tasks cost next to nothing: their windows are looked up once, and nothing is written while nothing changes.
+#[tokio::test]
+async fn a_hundred_parked_tasks_write_nothing() {
+    let f = Fixture::start().await;
+    f.node.clock.set(local(1, 13, 0));
+    let files = [given("a.mxf", Method::Cdn), given("b.mxf", Method::Obs), given("c.mxf", Method::Bt)];
+    for n in 0..100 {
+        let mut task = f.new_task(&files, false);
+        task.name = crate::model::ids::TaskName::parse(&format!("film{n}.task.json")).unwrap();
+        task.policy = crate::model::task::Policy::Priortime;
+        task.schedules = Method::ALL.map(|m| (m, "18:00-23:00,01:00-05:00".to_owned())).into();
+        let id = f.node.store.accept_task(&task, NOW).await.unwrap();
+        f.node.store.move_task(id, TaskState::Queues, TaskState::Downloading, "", NOW).await.unwrap();
+    }
+    let mut c = Conductor::new(Arc::clone(&f.node));
+    let wal = f.node.store.path().with_extension("db-wal");
+    let first = Instant::now();
+    assert_eq!(decide(&c.snapshot().await.unwrap()), []);
+    let (first, size) = (first.elapsed(), std::fs::metadata(&wal).unwrap().len());
+    let rounds = 10;
+    let more = Instant::now();
+    for _ in 0..rounds {
+        assert_eq!(decide(&c.snapshot().await.unwrap()), []);
+    }
+    println!("measured: a look at 100 parked tasks takes {:?}, the first one {first:?}", more.elapsed() / rounds);
+    assert_eq!(std::fs::metadata(&wal).unwrap().len(), size, "a look at what does not change writes");
+}
