@@ -3,8 +3,8 @@
 use super::engine::{Add, Torrent, stopped};
 use super::layout::Layout;
 use super::receive::{self, Receiving};
-use super::{BtSource, BtTransport, Meter, POLL, Patience, resolve_peers};
 use super::scout::Scout;
+use super::{BtSource, BtTransport, Meter, POLL, Patience, resolve_peers};
 use crate::error::Fault;
 use crate::model::span::Span;
 use crate::transport::{Counters, FetchJob, FileMeta, Outcome, Sink};

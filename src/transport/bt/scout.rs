@@ -80,7 +80,10 @@ impl Scout {
     fn next(&self, at: u64) -> Option<u64> {
         let end = self.layout.piece_end(at)?;
         let within = end..end.saturating_add(self.lead);
-        self.files.iter().find_map(|f| self.missing(*f, &within).find(|r| r.start < within.end && r.end > end)).map(|r| r.start.max(end))
+        self.files
+            .iter()
+            .find_map(|f| self.missing(*f, &within).find(|r| r.start < within.end && r.end > end))
+            .map(|r| r.start.max(end))
     }
 
     /// What a torrent file lacks of a part of the torrent's line.
