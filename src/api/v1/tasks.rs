@@ -109,7 +109,7 @@ impl Example for Task {
             percent: 100.0,
             rate: 0,
             eta_minutes: 0,
-            expected_at: None,
+            expected_at: Some(example_time(90)),
             at_risk: String::new(),
             created_at: example_time(0),
             started_at: Some(example_time(1)),

@@ -109,12 +109,20 @@ fn who_only_serves_holds_no_place() {
     let idle = leg(Method::Bt, LegState::Waiting);
     s.tasks = vec![upload(1, idle.clone(), shut), upload(2, idle, leg(Method::Obs, LegState::Running))];
     assert_eq!(decide(&s), [1, 2].map(|task| Action::StartLeg { task, method: Method::Bt }));
-    // A cacher that has everything.
-    let cached = |id, leg| TaskSnap { id, verified: true, ..task(Role::Recv, TaskState::Downloading, vec![leg]) };
-    let queued = TaskSnap { id: 9, ..task(Role::Recv, TaskState::Queues, vec![leg(Method::Bt, LegState::Waiting)]) };
-    let mut s = snapshot(vec![cached(1, seeds.clone()), cached(2, leg(Method::Bt, LegState::Waiting)), queued]);
+}
+
+/// A cacher's tasks stay in `downloading` while they seed, and count there; a window that opens does not wait for their end.
+#[test]
+fn a_cacher_that_seeds_keeps_nobody_from_his_window() {
+    let with = |id, leg| TaskSnap { id, ..task(Role::Recv, TaskState::Downloading, vec![leg]) };
+    let seeds = LegSnap { ready: true, ..leg(Method::Bt, LegState::Running) };
+    let cached = |id, leg| TaskSnap { verified: true, ..with(id, leg) };
+    let waits = || leg(Method::Bt, LegState::Waiting);
+    let queued = TaskSnap { id: 9, ..task(Role::Recv, TaskState::Queues, vec![waits()]) };
+    let mut s = snapshot(vec![cached(1, seeds), cached(2, waits()), with(3, waits()), with(4, waits()), queued]);
     (s.node, s.downloading_max) = (Some(NodeType::Cacher), 1);
-    assert_eq!(decide(&s), [Action::StartLeg { task: 2, method: Method::Bt }, Action::Begin { task: 9 }]);
+    // The second seeds again after a restart; the third has the place of those that fetch.
+    assert_eq!(decide(&s), [2, 3].map(|task| Action::StartLeg { task, method: Method::Bt }));
 }
 
 #[test]
