@@ -18,6 +18,7 @@ need shellcheck
 # For tests that need root anyway: elsewhere they are skipped.
 if [ "$(id -u)" = 0 ]; then
     need mkfs.xfs xfsprogs
+    need mkfs.ext4 e2fsprogs
     need bindfs
 fi
 need_venv

@@ -851,6 +851,8 @@ fn more_bytes_than_the_file_has_are_refused() {
         assert!(life.assembly.read_at(0, offset, &mut vec![0; len]).is_err());
     }
     assert!(life.assembly.write_at(1, 0, b"x").is_err(), "no such file");
+    life.assembly.commit(0, 0..100); // never written
+    life.assembly.write_at(0, 500, &[1; 500]).unwrap();
     life.assembly.commit(0, 500..5000);
     assert_eq!(life.assembly.missing(&world.whole(0)), [0..1000], "nothing was written");
     life.assembly.write_at(0, 500, &[0; 500]).unwrap();

@@ -46,7 +46,9 @@ impl Assembly {
                 verified: state.verdict == Verdict::Verified,
             });
             drop(state);
-            if let Some(identity) = *lock(&slot.identity) {
+            // Not held while the other lock is taken.
+            let identity = *lock(&slot.identity);
+            if let Some(identity) = identity {
                 files.push((n, lock(&slot.file).clone(), slot.path.clone(), slot.size, slot.wanted, identity));
             }
         }

@@ -44,12 +44,15 @@ impl Disk {
     /// The power goes. Nobody may have files open there.
     pub fn cut(&mut self) {
         self.lives += 1;
+        let probe = self.at.join("unsynced");
+        fs::write(&probe, "never synced").expect("probe");
         let copy = self.image.with_file_name(format!("{}.img", self.lives));
         assert!(run("cp", &["--sparse=always".as_ref(), self.image.as_os_str(), copy.as_os_str()]), "cannot copy the image");
         assert!(run("umount", &[self.at.as_os_str()]), "{} is in use", self.at.display());
         fs::remove_file(&self.image).expect("the old image");
         self.image = copy;
         assert!(self.mount(), "the file system does not survive a power cut");
+        assert!(!fs::read(&probe).is_ok_and(|b| b == b"never synced"), "nothing was lost: this is no power cut");
     }
 
     /// Everything reaches the disk.

@@ -1,9 +1,11 @@
 //! Kills at commit points: a small library that is loaded into the process counts what makes something durable or visible
 //! (`fsync`, `fdatasync`, `rename`, `unlink`), and kills the process right before the one that was asked for.
 
+use super::disk::Disk;
 use super::world::Node;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 
 const SOURCE: &str = r#"
 #define _GNU_SOURCE
@@ -39,12 +41,14 @@ WRAP(int, unlinkat, (int fd, const char *a, int flags), (fd, a, flags))
 /// See the module's text.
 pub struct Points {
     dir: tempfile::TempDir,
+    /// The node's disk, and the lives so far: every other one ends with what was not synced.
+    disk: Mutex<(Option<Disk>, u32)>,
 }
 
 impl Points {
     /// Loads the library into a node that is not started yet. `None` when it cannot be built here.
     pub fn watch(node: &mut Node) -> Option<Self> {
-        let points = Self { dir: tempfile::tempdir().expect("directory") };
+        let points = Self { dir: tempfile::tempdir().expect("directory"), disk: Mutex::default() };
         let (source, library) = (points.path("points.c"), points.path("points.so"));
         std::fs::write(&source, SOURCE).expect("source");
         let built = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(&source).args(["-ldl"]).output();
@@ -54,6 +58,27 @@ impl Points {
         }
         node.env = vec![("LD_PRELOAD", library), ("BFT2_TEST_POINT", points.path("point"))];
         Some(points)
+    }
+
+    /// From now on every other kill is a power cut. Nobody but the node may use this disk.
+    pub fn on(&self, disk: Option<Disk>) {
+        self.disk.lock().expect("disk").0 = disk;
+    }
+
+    /// What the test did to the disk is there to stay.
+    pub fn settle(&self) {
+        if let Some(disk) = &self.disk.lock().expect("disk").0 {
+            disk.settle();
+        }
+    }
+
+    fn cut(&self) {
+        let mut disk = self.disk.lock().expect("disk");
+        disk.1 += 1;
+        let with_losses = disk.1.is_multiple_of(2);
+        if let Some(disk) = disk.0.as_mut().filter(|_| with_losses) {
+            disk.cut();
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -78,6 +103,7 @@ impl Points {
         }
         self.disarm();
         node.kill();
+        self.cut();
         node.start().await;
         true
     }
