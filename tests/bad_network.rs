@@ -298,6 +298,39 @@ async fn a_bucket_that_refuses_the_key() {
     assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
 }
 
+/// A cancelled upload leaves no parts in the bucket, which would keep them for ever; sent again, it goes up whole.
+#[tokio::test]
+async fn a_cancelled_upload_leaves_no_parts() {
+    let mut world = World::new();
+    let at = world.dir.path().join("bucket");
+    let bucket = Bucket::start(&at).await;
+    let endpoint = format!("s3+http://{}", bucket.addr);
+    world.sender.set_all(&json!({"obsendpoint": endpoint, "obsak": bucket::AK, "obssk": bucket::SK, "splitfiles": false}));
+    let package = world.package("film", 40, 1);
+    world.sender.start().await;
+    let task = task_name("film");
+    let taskfile = world.gentask("film", "0:1:0").await;
+    let kept = world.dir.path().join(&task);
+    std::fs::copy(&taskfile, &kept).expect("copy");
+    world.sender.set("obsrate", "4M");
+    assert_eq!(world.sender.get("reloadconf").await.as_deref(), Some("reload config json ok."));
+    let parts = || {
+        world::entries(&at).into_iter().chain(world::entries(&at.join(world::SUBDIR))).filter(|e| e.contains("upload")).count()
+    };
+    assert!(world.sender.call("send", json!({"taskfile": taskfile})).await.ok);
+    until("a part is there", PATIENCE, async || (parts() > 1).then_some(())).await;
+    assert_eq!(world.sender.call("cancel", json!({"taskfile": task})).await.desc(), "succeed!");
+    until("its parts are gone", 60, async || (parts() == 0).then_some(())).await;
+    assert_eq!(world.sender.places(&task), ["sender/history"]);
+
+    world.sender.set("obsrate", "");
+    assert_eq!(world.sender.get("reloadconf").await.as_deref(), Some("reload config json ok."));
+    world.send(&kept).await;
+    assert_eq!(parts(), 0);
+    let there = world::tree(&at.join(world::SUBDIR).join("dcps/film"));
+    assert_eq!(there.values().map(|(size, _)| size).sum::<u64>(), package.bytes);
+}
+
 /// The only method is away: so many tries and no more, then the task says so; received again it goes on where it was.
 #[tokio::test]
 async fn an_origin_that_is_gone_ends_the_task_and_nothing_is_lost() {
