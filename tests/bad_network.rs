@@ -132,14 +132,14 @@ async fn one_connection_that_crawls_holds_nobody_up() {
     assert!(wire < package.bytes + 4 * MIB, "{wire} bytes on the wire for {}", package.bytes);
 }
 
-/// BitTorrent from a single seed: late, cut, gone for a while, silent for a while.
+/// BitTorrent from a single seed: late, silent for a while, cut.
 #[tokio::test]
 async fn a_seed_over_a_bad_line() {
     let world = World::new();
     let link = Link::to(world.sender.bt);
     let mut world = behind(world, &link);
-    world.receiver.set_all(&json!({"retries": 60, "btrate": "2M"}));
-    let package = world.package("film", 40, 2);
+    world.receiver.set_all(&json!({"retries": 60, "btrate": "3M"}));
+    let package = world.package("film", 16, 2);
     world.start().await;
     let task = task_name("film");
     let taskfile = world.publish("film", "1:0:0").await;
@@ -147,18 +147,17 @@ async fn a_seed_over_a_bad_line() {
     link.set(Line::Late(Duration::from_millis(50)));
     assert!(world.recv(&world.receiver, &taskfile).await.ok);
     downloaded_at_least(&world, &task, package.bytes / 10).await;
-    link.set(Line::Breaks(6 * MIB));
-    downloaded_at_least(&world, &task, package.bytes * 4 / 10).await;
-    assert!(link.breaks() > 0, "no connection broke");
     link.set(Line::Silent);
     let (before, silent) = (link.connections(), Instant::now());
     until("the seed is dialled anew", PATIENCE, async || (link.connections() > before).then_some(())).await;
     eprintln!("a silent seed was dialled anew after {:.1} s", silent.elapsed().as_secs_f64());
+    link.set(Line::Breaks(8 * MIB));
+    until("the line breaks", PATIENCE, async || (link.breaks() > 0).then_some(())).await;
     link.set(Line::Good);
     world.receiver.downloaded(&task).await;
     world.assert_delivered(&package);
     let wire = world.receiver.wire(&task, "%").await;
-    report(&format!("a seed, late, cut {} times, silent", link.breaks()), package.bytes, wire, began);
+    report(&format!("a seed, late, silent, cut {} times", link.breaks()), package.bytes, wire, began);
     // What was under way of pieces is lost with each connection.
     assert!(wire < package.bytes * 2, "{wire} bytes on the wire for {}", package.bytes);
 }
@@ -233,7 +232,7 @@ async fn a_slow_bucket_is_helped() {
     world.start().await;
     let task = task_name("film");
     let taskfile = world.publish("film", "0:1:1").await;
-    store.set(Line::Slow(100 << 10));
+    store.set(Line::Slow(20 << 10));
     let began = Instant::now();
     assert!(world.recv(&world.receiver, &taskfile).await.ok);
     let helped = async || world.receiver.events(&task).await.contains("takes over").then_some(());
@@ -242,11 +241,11 @@ async fn a_slow_bucket_is_helped() {
     world.receiver.downloaded(&task).await;
     world.assert_delivered(&package);
     let (wire, share) = (world.receiver.wire(&task, "%").await, world.receiver.wire(&task, "obs").await);
-    report("a bucket at 100 KB/s", package.bytes, wire, began);
+    report("a bucket at 20 KB/s", package.bytes, wire, began);
     let events = world.receiver.events(&task).await;
     assert!(events.contains("obs is slow: cdn, which is done, takes over"), "{events}");
     assert!(!events.contains("handed over"), "{events}");
-    assert!(share > MIB, "what the bucket brought counts: {share}");
+    assert!(share > 300 << 10, "what the bucket brought counts: {share}");
     assert!(wire < package.bytes + 4 * MIB, "{wire} bytes on the wire for {}", package.bytes);
 }
 
@@ -299,12 +298,45 @@ async fn a_bucket_that_refuses_the_key() {
     assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
 }
 
+/// A cancelled upload leaves no parts in the bucket, which would keep them for ever; sent again, it goes up whole.
+#[tokio::test]
+async fn a_cancelled_upload_leaves_no_parts() {
+    let mut world = World::new();
+    let at = world.dir.path().join("bucket");
+    let bucket = Bucket::start(&at).await;
+    let endpoint = format!("s3+http://{}", bucket.addr);
+    world.sender.set_all(&json!({"obsendpoint": endpoint, "obsak": bucket::AK, "obssk": bucket::SK, "splitfiles": false}));
+    let package = world.package("film", 40, 1);
+    world.sender.start().await;
+    let task = task_name("film");
+    let taskfile = world.gentask("film", "0:1:0").await;
+    let kept = world.dir.path().join(&task);
+    std::fs::copy(&taskfile, &kept).expect("copy");
+    world.sender.set("obsrate", "4M");
+    assert_eq!(world.sender.get("reloadconf").await.as_deref(), Some("reload config json ok."));
+    let parts = || {
+        world::entries(&at).into_iter().chain(world::entries(&at.join(world::SUBDIR))).filter(|e| e.contains("upload")).count()
+    };
+    assert!(world.sender.call("send", json!({"taskfile": taskfile})).await.ok);
+    until("a part is there", PATIENCE, async || (parts() > 1).then_some(())).await;
+    assert_eq!(world.sender.call("cancel", json!({"taskfile": task})).await.desc(), "succeed!");
+    until("its parts are gone", 60, async || (parts() == 0).then_some(())).await;
+    assert_eq!(world.sender.places(&task), ["sender/history"]);
+
+    world.sender.set("obsrate", "");
+    assert_eq!(world.sender.get("reloadconf").await.as_deref(), Some("reload config json ok."));
+    world.send(&kept).await;
+    assert_eq!(parts(), 0);
+    let there = world::tree(&at.join(world::SUBDIR).join("dcps/film"));
+    assert_eq!(there.values().map(|(size, _)| size).sum::<u64>(), package.bytes);
+}
+
 /// The only method is away: so many tries and no more, then the task says so; received again it goes on where it was.
 #[tokio::test]
 async fn an_origin_that_is_gone_ends_the_task_and_nothing_is_lost() {
     let mut world = World::new();
     let cdn = edge(&mut world);
-    world.receiver.set_all(&json!({"retries": 3, "retrydelay": 1}));
+    world.receiver.set_all(&json!({"retries": 2, "retrydelay": 1}));
     world.sender.set_all(&json!({"obsurl": null, "obsendpoint": null}));
     let package = world.package("film", 24, 2);
     world.start().await;
@@ -326,8 +358,8 @@ async fn an_origin_that_is_gone_ends_the_task_and_nothing_is_lost() {
     assert!(p.error().contains("cdn") && p.error().contains(".mxf"), "{}", p.error());
     let failed = "select count(*) from v_events where kind = 'leg failed'";
     assert_eq!(world.receiver.number(failed).await, 1);
-    let log = std::fs::read_to_string(world.dir.path().join("receiver/log/output.log")).expect("log");
-    assert_eq!(log.matches("leg starts").count(), 3, "three tries: {log}");
+    let log = std::fs::read_to_string(world.dir.path().join("receiver/log/bftv2.log")).expect("log");
+    assert_eq!(log.matches("leg starts").count(), 2, "two tries: {log}");
     until("the .err file", 10, async || beside("err").exists().then_some(())).await;
     let fetched = world.receiver.wire(&task, "%").await;
 

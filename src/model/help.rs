@@ -11,7 +11,7 @@ use std::time::Duration;
 /// A rate is judged when it was seen for so long.
 pub const SEEN: Duration = Duration::from_secs(30);
 /// What is brought in this time needs no help.
-const SOON_SECONDS: u64 = 60;
+const SOON_SECONDS: u64 = 600;
 /// Less than this per second is nothing.
 const NOTHING: u64 = 1024;
 /// Spans are cut at multiples of this.

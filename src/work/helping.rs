@@ -62,8 +62,7 @@ impl Conductor {
             let asked = self.helping.stopping.contains_key(&snap.id);
             let stands: Vec<Stand> = snap.legs.iter().map(|l| self.stand(snap.id, l)).collect();
             let worth = stands.contains(&Stand::Done) && stands.iter().any(|s| matches!(s, Stand::Away | Stand::Works));
-            let looks = worth && self.helping.is_due(snap.id);
-            if !asked && !looks {
+            if !(asked || (worth && self.helping.is_due(snap.id))) {
                 continue;
             }
             if let Some(row) = tasks.iter().find(|t| t.id == snap.id) {

@@ -21,6 +21,9 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 
 const REDIRECTS: usize = 5;
 
+/// An idle connection is not used again after so long: on a line that has fallen silent each would cost a time-out.
+const IDLE: Duration = Duration::from_secs(10);
+
 /// A package's URL and a client for it.
 pub struct Origin {
     client: Client,
@@ -48,6 +51,7 @@ impl Origin {
             .user_agent(concat!("bftv2/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(connect_timeout)
             .read_timeout(read_timeout)
+            .pool_idle_timeout(IDLE)
             .redirect(follow)
             .referer(false)
             // HTTP/2 would put all segments into one TCP connection: one lost packet would stop all of them.

@@ -230,6 +230,8 @@ fn http_client(host: &str, options: &ObsOptions) -> Result<reqwest::Client, Faul
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(options.connect_timeout)
+        // On a line that has fallen silent each idle connection would cost a time-out.
+        .pool_idle_timeout(Duration::from_secs(10))
         .tcp_keepalive(Duration::from_secs(30))
         .http1_only()
         .user_agent(concat!("bft2/", env!("CARGO_PKG_VERSION")));

@@ -141,6 +141,37 @@ async fn a_clock_that_is_set_back_does_not_stop_retries() {
     }
 }
 
+/// A method that is done takes over from one that waits for its next try; one that failed lately does not, and nobody is
+/// asked for what it was refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_done_helps_who_is_away() {
+    let f = Fixture::start().await;
+    for (tired, refused, want) in [
+        (true, false, "bt waiting 500, cdn done 500"),
+        (false, true, "bt waiting 500, cdn done 500"),
+        (false, false, "bt done 0, cdn waiting 1000"),
+    ] {
+        let files = [given("a.mxf", Method::Cdn), given("b.mxf", Method::Bt)];
+        let task = f.receive(&files, false).await;
+        let mut c = Conductor::new(Arc::clone(&f.node));
+        c.open_assembly(&task).await.unwrap();
+        put(&c, task.id, 0, &files[0].bytes).await;
+        f.node.store.set_leg(task.id, Method::Cdn, LegState::Done, "", 0, None).await.unwrap();
+        f.node.store.set_leg(task.id, Method::Bt, LegState::Waiting, "bt: away", 1, Some(NOW + 5000)).await.unwrap();
+        if tired {
+            c.helping.note_fault(task.id, Method::Cdn);
+        }
+        if refused {
+            f.node.store.refuse_file(task.id, 1, Some(Method::Cdn), "404", NOW).await.unwrap();
+        }
+        c.snapshot().await.unwrap();
+        assert_eq!(f.legs(task.id).await, want);
+        assert_eq!(f.node.store.refusals(task.id).await.unwrap().len(), usize::from(refused));
+        let start = decide(&c.snapshot().await.unwrap()).contains(&Action::StartLeg { task: task.id, method: Method::Cdn });
+        assert_eq!(start, !tired && !refused);
+    }
+}
+
 /// Two receptions of the same bytes: one fetches, the other waits, and copies them wherever they are by then.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_another_reception_brings_is_copied() {
