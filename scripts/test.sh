@@ -13,6 +13,7 @@ have cc || die "a C compiler is missing: install gcc (Debian, Ubuntu: apt-get in
 step "tools that the tests use"
 need ctorrent
 need curl
+need faketime
 need shellcheck
 # For tests that need root anyway: elsewhere they are skipped.
 if [ "$(id -u)" = 0 ]; then
