@@ -43,9 +43,9 @@ impl Gauge {
         Self { counters, spans, seeding, wire: 0, sent: 0, rate: 0.0, calm: 0.0, began: now, at: now, moved: Some(now) }
     }
 
-    /// How long the leg has been running.
-    pub fn age(&self) -> Duration {
-        self.began.elapsed()
+    /// For how long the leg was running when it was sampled last.
+    pub fn seen(&self) -> Duration {
+        self.at.duration_since(self.began)
     }
 
     /// Bytes per second over some twenty seconds.
