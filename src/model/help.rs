@@ -8,8 +8,8 @@ use super::span::{Method, Span};
 use std::ops::Range;
 use std::time::Duration;
 
-/// A rate is judged when it was seen for so long.
-pub const SEEN: Duration = Duration::from_secs(30);
+/// A rate is judged when it was seen for so long: a seed that starts again is no dead seed.
+pub const SEEN: Duration = Duration::from_secs(60);
 /// What is brought in this time needs no help.
 const SOON_SECONDS: u64 = 600;
 /// Less than this per second is nothing.

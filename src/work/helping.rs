@@ -79,7 +79,7 @@ impl Conductor {
             return Stand::Apart;
         }
         match self.running.get(&(task, l.method)) {
-            Some(leg) if leg.gauge.age() >= help::SEEN => Stand::Works,
+            Some(leg) if leg.gauge.seen() >= help::SEEN => Stand::Works,
             Some(_) => Stand::Apart,
             None if l.state == LegState::Done && !self.helping.is_tired(task, l.method) => Stand::Done,
             None if l.state == LegState::Waiting && l.retry_at.is_some() => Stand::Away,

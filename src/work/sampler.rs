@@ -60,9 +60,9 @@ impl Gauge {
         }
     }
 
-    /// How long the leg has been running.
-    pub fn age(&self) -> Duration {
-        self.began.elapsed()
+    /// For how long the leg was running when it was sampled last.
+    pub fn seen(&self) -> Duration {
+        self.at.duration_since(self.began)
     }
 
     /// Bytes per second over some twenty seconds of this run.
