@@ -122,7 +122,8 @@ fn unreadable(doing: &str, e: impl std::fmt::Display) -> Fault {
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Part {
     pub part_number: u64,
-    #[serde(rename = "ETag")]
+    /// Some stores list a part that broke off, without an ETag.
+    #[serde(default, rename = "ETag")]
     pub etag: String,
     pub size: u64,
 }
@@ -149,7 +150,7 @@ pub(super) async fn list_parts(bucket: &Bucket, key: &str, id: &str, doing: &str
             Err(r) => return Err(r.fault(doing)),
         };
         let next = page.next_part_number_marker.or_else(|| page.parts.last().map(|p| p.part_number)).unwrap_or(0);
-        found.extend(page.parts.into_iter().map(|mut p| {
+        found.extend(page.parts.into_iter().filter(|p| !p.etag.is_empty()).map(|mut p| {
             p.etag = p.etag.trim_matches('"').to_owned();
             (p.part_number, p)
         }));
