@@ -214,6 +214,10 @@ impl BtEngine {
             // Never used by our storage, but librqbit would refuse some names if it had to choose.
             output_folder: Some(self.state_dir.display().to_string()),
             initial_peers: Some(add.peers),
+            peer_opts: add.window.map(|blocks| librqbit::PeerConnectionOptions {
+                max_request_window: Some(blocks),
+                ..Default::default() // what is not said here is as the session has it
+            }),
             trackers: Some(add.trackers.to_vec()),
             preferred_id: Some(self.next_id.fetch_add(1, Ordering::Relaxed)),
             storage_factory: Some(add.storage),
@@ -244,6 +248,8 @@ pub(super) struct Add<'a> {
     pub storage: BoxStorageFactory,
     pub trackers: &'a [String],
     pub peers: Vec<SocketAddr>,
+    /// Blocks of 16 KiB that are asked of one peer at a time, at most; `None`: as many as librqbit likes.
+    pub window: Option<usize>,
 }
 
 /// The right to have a torrent in the session.

@@ -3,27 +3,35 @@
 use super::engine::{Add, Torrent, stopped};
 use super::layout::Layout;
 use super::receive::{self, Receiving};
+use super::scout::Scout;
 use super::{BtSource, BtTransport, Meter, POLL, Patience, resolve_peers};
 use crate::error::Fault;
 use crate::model::span::Span;
 use crate::transport::{Counters, FetchJob, FileMeta, Outcome, Sink};
-use librqbit::{ManagedTorrent, TorrentStats, TorrentStatsState};
-use rand::Rng as _;
+use librqbit::{TorrentStats, TorrentStatsState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 /// librqbit has all it was told to fetch, yet the sink still misses bytes: it may be syncing.
 const SINK_GRACE: Duration = Duration::from_secs(30);
-/// Places in the torrent that are asked for out of order at once.
-const DIVERSIFIERS: usize = 4;
-/// A place that nobody serves is given up after so long.
-const DIVERSIFY_PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes that may arrive without a piece passing its check, besides the pieces in flight: twice librqbit's request window.
 const UNCHECKED_SLACK: u64 = 4 << 20;
+
+/// What is asked of a peer at once.
+const BLOCK: u64 = 16 << 10;
+/// Blocks under way from one peer. The lower bound keeps 4 MB/s up over a line of 30 ms, the upper one is
+/// librqbit's own.
+const WINDOW: std::ops::RangeInclusive<u64> = 8..=128;
+/// What is under way from the centre to a whole swarm is to be a small part of the package: it cannot be had from anybody
+/// else meanwhile, and many members ask for the same. For a member that is this part of the bytes.
+const WINDOW_PART: u64 = 1280;
+
+/// How much is asked of one peer at a time, in blocks, for a torrent of so many bytes.
+fn request_window(total: u64) -> usize {
+    (total / WINDOW_PART / BLOCK).clamp(*WINDOW.start(), *WINDOW.end()) as usize
+}
 
 /// What a run works out before it begins.
 struct Plan {
@@ -64,6 +72,7 @@ pub(super) async fn run(bt: &BtTransport, job: FetchJob) -> Result<Outcome, Faul
         () = job.ctx.stop.cancelled() => return Ok(Outcome::Stopped),
     };
     bt.engine.follow_cap(job.ctx.limiter.get());
+    let window = request_window(layout.total());
     let torrent = bt
         .engine
         .add(Add {
@@ -75,14 +84,20 @@ pub(super) async fn run(bt: &BtTransport, job: FetchJob) -> Result<Outcome, Faul
             storage: receive::factory(&shared),
             trackers: &bt.source.trackers,
             peers,
+            window: Some(window),
         })
         .await?;
     let mut scouts = JoinSet::new();
     if bt.diversify {
-        for _ in 0..DIVERSIFIERS {
-            let (layout, sink, files) = (layout.clone(), job.sink.clone(), only_files.clone());
-            scouts.spawn(diversify(torrent.handle.clone(), bt.engine.streams.clone(), layout, sink, files));
-        }
+        let scout = Scout {
+            handle: torrent.handle.clone(),
+            streams: bt.engine.streams.clone(),
+            layout: layout.clone(),
+            sink: job.sink.clone(),
+            files: only_files.clone(),
+            lead: window as u64 * BLOCK + layout.piece_len(0),
+        };
+        scouts.spawn(scout.walk());
     }
     let mut watch = Watch::new(bt.patience, layout.piece_len(0));
     let end = follow(bt, &job, &torrent, &shared, &mut progress, &mut watch).await;
@@ -292,54 +307,4 @@ impl Watch {
 
 fn in_words(d: Duration) -> String {
     if d.as_secs() >= 120 { format!("{} minutes", d.as_secs() / 60) } else { format!("{} seconds", d.as_secs()) }
-}
-
-/// librqbit fetches in order, so all members of a swarm would hold the same pieces and all ask the centre for the next.
-/// Reading one byte at a random missing place makes librqbit want the pieces there first.
-async fn diversify(
-    handle: Arc<ManagedTorrent>,
-    streams: Arc<Semaphore>,
-    layout: Arc<Layout>,
-    sink: Arc<dyn Sink>,
-    files: Vec<usize>,
-) {
-    loop {
-        let Some((file, offset)) = random_missing(&layout, &*sink, &files) else {
-            tokio::time::sleep(POLL).await;
-            continue;
-        };
-        let Ok(_permit) = streams.acquire().await else { return };
-        let read = async {
-            let mut stream = handle.clone().stream(file).await?;
-            stream.seek(std::io::SeekFrom::Start(offset)).await?;
-            stream.read_exact(&mut [0u8; 1]).await?;
-            anyhow::Ok(())
-        };
-        match tokio::time::timeout(DIVERSIFY_PATIENCE, read).await {
-            Ok(Ok(())) | Err(_) => {}
-            Ok(Err(e)) => {
-                tracing::debug!(error = format!("{e:#}"), "asking for a piece out of order");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        }
-        // A sink that is slow to count what was committed must not make this spin.
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// A place in a torrent file that is not there yet.
-fn random_missing(layout: &Layout, sink: &dyn Sink, files: &[usize]) -> Option<(usize, u64)> {
-    const TRIES: usize = 8;
-    let mut rng = rand::rng();
-    for _ in 0..TRIES {
-        let file = *files.get(rng.random_range(0..files.len().max(1)))?;
-        let span = layout.span(file)?;
-        let missing: Vec<_> = sink.missing(span).into_iter().filter(|r| r.start < r.end).collect();
-        if missing.is_empty() {
-            continue;
-        }
-        let range = missing.get(rng.random_range(0..missing.len()))?.clone();
-        return Some((file, rng.random_range(range).saturating_sub(span.offset)));
-    }
-    None
 }

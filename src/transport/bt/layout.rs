@@ -77,6 +77,10 @@ impl Layout {
     pub fn pieces(&self) -> u64 {
         self.total.div_ceil(self.piece_len)
     }
+    /// Bytes of all files of the torrent.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
     pub fn info_hash_hex(&self) -> String {
         hex::encode(self.info_hash)
     }
@@ -97,6 +101,23 @@ impl Layout {
     pub fn piece_at(&self, torrent_file: usize, offset: u64) -> Option<(u64, u64)> {
         let at = self.starts.get(torrent_file)? + offset;
         (at < self.total).then(|| (at / self.piece_len, at % self.piece_len))
+    }
+
+    /// Where a torrent file lies on the line.
+    pub fn line(&self, torrent_file: usize) -> Option<Range<u64>> {
+        let start = *self.starts.get(torrent_file)?;
+        Some(start..start + self.span(torrent_file)?.len)
+    }
+
+    /// The torrent file that has a byte of the line, and where in it.
+    pub fn file_at(&self, at: u64) -> Option<(usize, u64)> {
+        let file = self.starts.partition_point(|s| *s <= at).checked_sub(1)?;
+        self.line(file).filter(|l| l.contains(&at)).map(|l| (file, at - l.start))
+    }
+
+    /// Where the piece with a byte of the line ends.
+    pub fn piece_end(&self, at: u64) -> Option<u64> {
+        (at < self.total).then(|| self.piece_range(at / self.piece_len).end)
     }
 
     /// Bytes of a piece.

@@ -22,6 +22,7 @@ mod fetch;
 mod layout;
 mod publish;
 mod receive;
+mod scout;
 mod seed;
 
 pub use engine::{BtEngine, EngineOptions};

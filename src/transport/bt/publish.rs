@@ -81,6 +81,7 @@ pub(super) async fn run(bt: &BtTransport, job: PublishJob) -> Result<Outcome, Fa
                 // Who wants the package dials the seed. Were it to dial too, many pairs would be connected twice, and librqbit
                 // fetches pieces twice over two connections.
                 peers: Vec::new(),
+                window: None,
             })
             .await;
         match added {
