@@ -13,10 +13,13 @@
 mod digest;
 mod finish;
 mod local;
+mod room;
 mod staging;
 
 pub use finish::{Finished, already_renamed, check_packing_list, complete_after_rename, finish};
 pub use local::{Copied, Way};
+pub use room::Room;
+pub use staging::remove as remove_staged;
 
 use crate::error::{Fault, io_fault};
 use crate::model::ids::{RelPath, Sha1};
@@ -50,6 +53,8 @@ pub struct Assembly {
     task: i64,
     root: PathBuf,
     slots: Vec<Slot>,
+    /// Copies share the blocks of their sources.
+    clones: bool,
     /// Slots whose file is open, oldest first; the oldest is closed when there are too many.
     opened: Mutex<VecDeque<u32>>,
     store: Store,
@@ -139,9 +144,15 @@ impl Slot {
 }
 
 impl Assembly {
-    /// Opens the staging directory of a task: makes it if needed, checks that there is room for what is missing, trusts
-    /// what the database recorded (as far as the files are there with it), and starts the digest where it stood.
+    /// [`Assembly::open_beside`] nobody else.
     pub async fn open(task: i64, root: &Path, store: &Store, news: Arc<Notify>) -> Result<Arc<Self>, Fault> {
+        Self::open_beside(task, root, store, news, Room::default()).await
+    }
+
+    /// Opens the staging directory of a task: makes it if needed, checks that there is room for what is missing, trusts
+    /// what the database recorded (as far as the files are there with it), and starts the digest where it stood. A
+    /// transient fault: there will be room when others are done.
+    pub async fn open_beside(task: i64, root: &Path, store: &Store, news: Arc<Notify>, room: Room) -> Result<Arc<Self>, Fault> {
         let rows = store.task_files(task).await?;
         let mut wanted = vec![0; rows.len()];
         for s in store.task_spans(task).await? {
@@ -151,10 +162,10 @@ impl Assembly {
         }
         let stage_inode = store.task(task).await?.and_then(|t| t.stage_inode);
         let root = root.to_owned();
-        let (root, slots) = tokio::task::spawn_blocking(move || {
+        let (root, slots, clones) = tokio::task::spawn_blocking(move || {
             let slots: Vec<Slot> = rows.into_iter().zip(wanted).map(|(row, w)| Slot::new(row, w)).collect();
-            staging::prepare(&root, &slots, stage_inode)?;
-            Ok::<_, Fault>((root, slots))
+            let clones = staging::prepare(&root, &slots, stage_inode, room)?;
+            Ok::<_, Fault>((root, slots, clones))
         })
         .await
         .map_err(|e| Fault::local(format!("staging: {e}")))??;
@@ -162,6 +173,7 @@ impl Assembly {
             task,
             root,
             slots,
+            clones,
             opened: Mutex::default(),
             store: store.clone(),
             digester: digest::Queue::default(),
@@ -195,11 +207,6 @@ impl Assembly {
         self.slots.get(file as usize).map_or(Verdict::Open, |s| lock(&s.state).verdict)
     }
 
-    /// Every byte that this node wants is there, checked or not.
-    pub fn is_complete(&self) -> bool {
-        self.slots.iter().all(|s| lock(&s.state).have.total() >= s.wanted)
-    }
-
     /// Files whose digest came out wrong and that nobody has reset yet.
     pub fn wrong_files(&self) -> Vec<u32> {
         (0u32..).zip(&self.slots).filter(|(_, s)| lock(&s.state).verdict == Verdict::Wrong).map(|(n, _)| n).collect()
@@ -227,11 +234,6 @@ impl Assembly {
     /// Bytes of these spans that are in place.
     pub fn covered<'a>(&self, spans: impl Iterator<Item = &'a Span>) -> u64 {
         spans.filter_map(|s| Some(lock(&self.slots.get(s.file as usize)?.state).have.covered(&s.range()))).sum()
-    }
-
-    /// Is every byte of these spans in place?
-    pub fn has_all<'a>(&self, mut spans: impl Iterator<Item = &'a Span>) -> bool {
-        spans.all(|s| self.missing(s).is_empty())
     }
 
     /// An error of the disk under us, once.
@@ -292,6 +294,9 @@ impl Assembly {
             files.push((lock(&slot.file).clone(), slot.path.clone(), slot.size, slot.wanted));
         }
         if progress.is_empty() {
+            // A task that is parked, or seeds for days, need not hold what others may lack. Whoever reads or writes opens anew.
+            self.slots.iter().for_each(|s| drop(lock(&s.file).take()));
+            lock(&self.opened).clear();
             return Ok(());
         }
         let root = self.root.clone();
