@@ -12,6 +12,7 @@
 
 mod api;
 mod clock;
+mod disk;
 mod meter;
 mod node;
 mod trees;
@@ -20,6 +21,8 @@ mod trees;
 pub use api::{Progress, Reply};
 #[allow(unused_imports)]
 pub use clock::{WallClock, seconds, watch_until};
+#[allow(unused_imports)]
+pub use disk::Small;
 #[allow(unused_imports)]
 pub use meter::Meter;
 pub use node::Node;
