@@ -58,6 +58,10 @@ impl Conductor {
 
     pub(super) async fn leg_ended(&mut self, task: i64, method: Method, outcome: Result<Outcome, Fault>) -> Result<(), Fault> {
         let Some(mut leg) = self.running.remove(&(task, method)) else { return Ok(()) };
+        // Accepted anew while it was stopping: what it moved is not the new one's.
+        if self.node.store.task(task).await?.is_some_and(|t| t.created_at != leg.plan.task.created_at) {
+            return Ok(());
+        }
         self.last_sample(task, method, &mut leg.gauge).await;
         let name = leg.plan.task.name.to_string();
         let store = self.node.store.clone();
