@@ -3,9 +3,9 @@
 # library against its limits.
 # Prints one table of ratios; ends with 1 when a limit is missed. As root it installs what is missing.
 #
-#   scripts/bench.sh                         everything: 2 GB three times, 8 GB once; about a quarter of an hour
+#   scripts/bench.sh                         everything: 2 GB three times, 8 GB once; about twenty minutes
 #   scripts/bench.sh --quick                 200 MB, once
-#   scripts/bench.sh --only gentask,cdn      also: bt, api (calls during a delivery), memory, kernel, library
+#   scripts/bench.sh --only gentask,cdn      also: bt, api (calls during a delivery), swarm, memory, kernel, library
 #   scripts/bench.sh --dir /big/disk         on a disk (default: in memory, where there is room); --durable: theirs syncs too
 #   scripts/bench.sh --size 4G --memory-size 20G --runs 5
 set -euo pipefail

@@ -12,6 +12,9 @@ have cc || die "a C compiler is missing: install gcc (Debian, Ubuntu: apt-get in
 
 step "tools that the tests use"
 need ctorrent
+need opentracker
+need aria2c aria2
+need transmission-cli
 need curl
 need faketime
 need shellcheck

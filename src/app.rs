@@ -17,6 +17,7 @@ use crate::model::span::Method;
 use crate::model::task::{NodeType, Role};
 use crate::store::Store;
 use crate::store::events::Level;
+use crate::store::lock::Lock;
 use crate::telemetry;
 use crate::transport::bt::{BtEngine, EngineOptions};
 use crate::transport::limit::Limiter;
@@ -46,9 +47,9 @@ pub async fn serve(config_path: &Path, console: bool) -> Result<(), Fault> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    raise_open_files();
+    let peers = peers_per_torrent(raise_open_files());
     let stop = CancellationToken::new();
-    let app = App::start(handle, stop.clone()).await?;
+    let app = App::start(handle, peers, stop.clone()).await?;
     tracing::info!(role = %config.servertype, listen = %config.listen, version = env!("CARGO_PKG_VERSION"), "bftv2 is up");
     let mut app = app;
     let why = tokio::select! {
@@ -69,11 +70,25 @@ struct App {
     others: Vec<JoinHandle<()>>,
     #[allow(dead_code, reason = "held until the node ends")]
     clients: Clients,
+    #[allow(dead_code, reason = "held until the node ends")]
+    locks: [Lock; 2],
+}
+
+/// What two processes must not share: the rows, and the transfer area, where each removes what it does not know.
+fn locks(config: &Config) -> Result<[Lock; 2], Fault> {
+    let mut beside = config.database.clone().into_os_string();
+    beside.push(".lock");
+    let transfer = config.transfer_dir();
+    Ok([
+        Lock::take(Path::new(&beside), &format!("the database {}", config.database.display()))?,
+        Lock::take(&transfer.join(".lock"), &format!("the transfer area {}", transfer.display()))?,
+    ])
 }
 
 impl App {
-    async fn start(handle: ConfigHandle, stop: CancellationToken) -> Result<Self, Fault> {
+    async fn start(handle: ConfigHandle, peers: usize, stop: CancellationToken) -> Result<Self, Fault> {
         let config = handle.current();
+        let locks = locks(&config)?;
         let dirs = TaskDirs::new(config.sender_dir(), config.receiver_dir());
         let roles: &[Role] = if config.servertype == NodeType::Sender { &[Role::Send, Role::Recv] } else { &[Role::Recv] };
         dirs.create(roles)?;
@@ -84,6 +99,7 @@ impl App {
         let options = EngineOptions {
             upload_bps: config.upload_rate_at(hour),
             download_bps: config.rate_at(Method::Bt, hour),
+            peer_limit: peers,
             ..EngineOptions::new(config.btlisten, config.transfer_dir().join("engine"))
         };
         let bt = BtEngine::start(options).await?;
@@ -146,7 +162,7 @@ impl App {
         let started = format!("version {}, {}", env!("CARGO_PKG_VERSION"), config.servertype);
         node.event(Level::Info, "start", "", &started).await;
         let conductor = tokio::spawn(Conductor::new(node).run(stop, config.stoptimeout));
-        Ok(Self { store, bt, conductor, others, clients })
+        Ok(Self { store, bt, conductor, others, clients, locks })
     }
 
     /// Waits for the end of everything and says how it went.
@@ -278,15 +294,22 @@ fn make_stores(config: &Config) -> Result<(), Fault> {
     Ok(())
 }
 
-fn raise_open_files() {
+/// Says how many files may be open.
+fn raise_open_files() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let now = getrlimit(Resource::Nofile);
     let wanted = now.maximum.map_or(OPEN_FILES, |max| max.min(OPEN_FILES));
-    if now.current.is_some_and(|c| c < wanted)
-        && let Err(e) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: now.maximum })
-    {
+    let Some(current) = now.current.filter(|c| *c < wanted) else { return wanted };
+    if let Err(e) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: now.maximum }) {
         tracing::warn!(error = %e, "cannot raise the limit of open files");
+        return current;
     }
+    wanted
+}
+
+/// Connected peers of one torrent: a hundred torrents with as many peers as they may have must leave files for the rest.
+fn peers_per_torrent(open_files: u64) -> usize {
+    usize::try_from(open_files / 256).unwrap_or(usize::MAX).clamp(16, 128)
 }
 
 async fn signal() -> Result<&'static str, Fault> {

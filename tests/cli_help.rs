@@ -112,6 +112,7 @@ fn no_service_is_3_and_says_where_it_looked() {
         &["uprogress", "a"],
         &["cprogress", "a"],
         &["cancel", "a"],
+        &["priority", "a", "-5"],
         &["hash", "add", dcp],
         &["hash", "init", "--watch"],
         &["hash", "status"],
@@ -126,10 +127,11 @@ fn no_service_is_3_and_says_where_it_looked() {
 
 #[test]
 fn answers_become_exit_codes() {
-    let cases: [(&[&str], &str, i32, &str); 9] = [
+    let cases: [(&[&str], &str, i32, &str); 10] = [
         (&["hash", "add", "/data"], r#"{"queued":2,"known":1,"gone":0,"skipped":0}"#, 0, "2 to hash, 1 known, 0 gone"),
         (&["hash", "status"], r#"{"files":0,"bytes":0,"scanning":false}"#, 0, "nothing to hash"),
         (&["hash", "status"], r#"{"files":2,"bytes":1000,"scanning":false}"#, 4, "2 files, 1.00 kB to hash"),
+        (&["priority", "a", "7"], r#"{"priority":7,"state":"queues"}"#, 0, "a.task.json has priority 7; it is in queues"),
         (&["cancel", "a"], r#"{"return_status":"true","return_content":{"desc":"succeed!"}}"#, 0, "succeed!"),
         (&["cancel", "a"], r#"{"return_status":"false","return_content":{"desc":"no"}}"#, 1, "refused: no"),
         (&["uprogress", "a"], r#"{"message_status":"true","return_content":{"status":"ready"}}"#, 0, "ready"),

@@ -5,9 +5,10 @@ mod world;
 
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
-use world::{PATIENCE, World, copy_tree, entries, file_name, flip_byte, free_ports, read_json, stamps, task_name, tree, until};
+use world::{
+    PATIENCE, Small, World, copy_tree, entries, file_name, flip_byte, free_ports, read_json, stamps, task_name, tree, until,
+};
 
 /// The assembly records what it has at least this often, in seconds.
 const SYNC_PERIOD: u64 = 5;
@@ -243,24 +244,6 @@ async fn a_damaged_origin_without_another_method_ends_the_task() {
     let wire = world.receiver.wire(&task, "%").await;
     assert!(wire <= size + (1 << 20), "{wire} bytes for a file of {size}");
     server.abort();
-}
-
-/// A file system of its own, unmounted at the end.
-struct Small(PathBuf);
-
-impl Small {
-    /// `None` when this machine does not let us mount.
-    fn mount(at: &Path, size: &str) -> Option<Self> {
-        std::fs::create_dir_all(at).expect("directory");
-        let done = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(at).output();
-        done.is_ok_and(|o| o.status.success()).then(|| Self(at.to_owned()))
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
-    }
 }
 
 #[tokio::test]

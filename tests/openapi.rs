@@ -72,6 +72,7 @@ fn every_endpoint_of_the_protocol_is_named() {
         "get /v1/tasks/{role}/{task}/files",
         "get /v1/tasks/{role}/{task}/taskfile",
         "post /v1/tasks/{role}/{task}/cancel",
+        "post /v1/tasks/{role}/{task}/priority",
         "get /v1/generations",
         "get /v1/schedules",
         "get /v1/library/files",

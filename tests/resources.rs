@@ -248,6 +248,28 @@ async fn cancel_reaches_the_desk_with_its_role() {
 }
 
 #[tokio::test]
+async fn a_priority_reaches_the_desk() {
+    let api = Api::new().await;
+    api.fill().await;
+    let post = |path: &'static str, body: &'static str| {
+        let request = Request::builder().method(poem::http::Method::POST).uri(Uri::from_static(path));
+        api.send(request.content_type("application/json").body(body))
+    };
+    let response = post("/v1/tasks/sender/film.task.json/priority", r#"{"priority": -7}"#).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(api.desk.calls(), [r#"set_priority sender "film.task.json" -7"#]);
+    for (path, body, status) in [
+        ("/v1/tasks/sender/other.task.json/priority", r#"{"priority": 1}"#, StatusCode::NOT_FOUND),
+        ("/v1/tasks/sender/film.task.json/priority", r#"{"priority": 1001}"#, StatusCode::BAD_REQUEST),
+        ("/v1/tasks/sender/film.task.json/priority", r#"{"priority": "high"}"#, StatusCode::BAD_REQUEST),
+        ("/v1/tasks/sender/film.task.json/priority", "{}", StatusCode::BAD_REQUEST),
+    ] {
+        assert_eq!(post(path, body).await.status(), status, "{path} {body}");
+    }
+    assert!(api.desk.calls().is_empty());
+}
+
+#[tokio::test]
 async fn the_library_can_be_searched() {
     let api = Api::new().await;
     api.fill_library().await;

@@ -288,7 +288,8 @@ async fn a_border_piece_with_wrong_bytes_never_reaches_foreign_spans() {
     let sink = FileSink::new(&honest.files);
     let (leech, leg) = (engine().await, ctx());
     let job = honest.fetch_job(vec![Span { file: 0, offset: 0, len: MIB + 500 * KIB }], &sink, &leg);
-    let transport = BtTransport::new(leech.engine.clone(), source).patience(Patience {
+    // In order: a peer that sends a bad piece is left at once, and takes what is under way beside it along.
+    let transport = BtTransport::new(leech.engine.clone(), source).diversify(false).patience(Patience {
         stall: Duration::from_millis(200),
         give_up: Duration::from_secs(60),
         proof: Duration::ZERO,

@@ -12,6 +12,7 @@ mod callers;
 mod memory;
 mod network;
 mod rivals;
+mod swarm;
 #[allow(dead_code, reason = "the rows of the library are of other kinds")]
 mod table;
 
@@ -49,7 +50,7 @@ struct Args {
     #[arg(long)]
     quick: bool,
     /// Only these (comma-separated)
-    #[arg(long, value_delimiter = ',', value_parser = ["gentask", "cdn", "bt", "api", "memory"])]
+    #[arg(long, value_delimiter = ',', value_parser = ["gentask", "cdn", "bt", "api", "memory", "swarm"])]
     only: Vec<String>,
     /// Where to work [default: /dev/shm when the packages fit twice into free memory, else the system's temporary directory]
     #[arg(long)]
@@ -110,6 +111,11 @@ async fn run(args: &Args) -> Result<Vec<Row>, Trouble> {
         let place = Place::choose(args.dir.as_deref(), args.size.saturating_mul(3), true)?;
         let master = place.master(args.size)?;
         rows.extend(api(args, &place, &master).await?);
+    }
+    if args.wants("swarm") {
+        let place = Place::choose(args.dir.as_deref(), args.size.saturating_mul(12), true)?;
+        let master = place.master(args.size)?;
+        rows.push(swarm::row(&place, &master).await?);
     }
     if args.wants("memory") {
         // Two copies and, of the object store's third, the objects and one upload that is put together.

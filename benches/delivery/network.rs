@@ -101,7 +101,11 @@ impl Round {
         Ok(digits.parse()?)
     }
 
-    fn task(&self) -> String {
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub fn task(&self) -> String {
         format!("{BASESUBDIR}-{}.task.json", self.name)
     }
 
@@ -152,16 +156,21 @@ impl Round {
         }
     }
 
+    /// The task file, where the sender shows it.
+    pub fn sent_task(&self) -> Result<PathBuf, Trouble> {
+        let sent = self.plan.sender.data().join("sender");
+        let places = ["uploaded", "uploading", "queues"].map(|d| sent.join(d).join(self.task()));
+        Ok(places.into_iter().find(|p| p.is_file()).ok_or("the sender has no task file")?)
+    }
+
     /// From the request until the package is verified, in the store, and the service says so.
     pub async fn receive(&self) -> Result<Duration, Trouble> {
         let taskfile = self.plan.receiver.data().join("receiver/tmp").join(self.task());
-        let sent = self.plan.sender.data().join("sender");
-        let from = ["uploaded", "uploading", "queues"].map(|d| sent.join(d).join(self.task()));
-        let from = from.iter().find(|p| p.is_file()).ok_or("the sender has no task file")?;
+        let from = self.sent_task()?;
         if let Some(dir) = taskfile.parent() {
             std::fs::create_dir_all(dir)?;
         }
-        std::fs::copy(from, &taskfile)?;
+        std::fs::copy(&from, &taskfile)?;
         let marker = self.plan.receiver.store().join(format!("{}.finished", self.name));
         let started = Instant::now();
         accepted(&self.receiver, "recv", json!({"taskfile": taskfile, "reactive": "false"})).await?;
@@ -187,12 +196,12 @@ impl Round {
     }
 }
 
-async fn accepted(client: &Client, method: &str, params: Value) -> Result<(), Trouble> {
+pub async fn accepted(client: &Client, method: &str, params: Value) -> Result<(), Trouble> {
     let reply = client.call(method, params).await.map_err(|f| f.message)?;
     if reply.ok { Ok(()) } else { Err(format!("{method} was refused: {}", reply.desc()).into()) }
 }
 
-async fn wait(started: Instant, what: &str) -> Result<(), Trouble> {
+pub async fn wait(started: Instant, what: &str) -> Result<(), Trouble> {
     if started.elapsed() > PATIENCE {
         return Err(format!("{what} does not end").into());
     }

@@ -37,6 +37,12 @@ impl Row {
         Self::new(what, human(ours), String::new(), String::new(), human(limit), ours <= limit)
     }
 
+    /// Bytes as a multiple of others.
+    pub fn share(what: &str, ours: u64, of: u64, limit: f64) -> Self {
+        let ratio = ours as f64 / (of as f64).max(1.0);
+        Self::new(what, human(ours), human(of), format!("{ratio:.2}"), format!("{limit:.2}"), ratio <= limit)
+    }
+
     /// A latency, in milliseconds.
     pub fn latency(what: &str, ours: Duration, limit: Duration) -> Self {
         let ms = |d: Duration| format!("{:.2} ms", d.as_secs_f64() * 1000.0);

@@ -59,12 +59,12 @@ const CONFIG: &str = "/config";
 
 /// Whether a path takes `POST` alone. Of the resources those do that end in a verb or begin something.
 fn posted(path: &str) -> bool {
-    POSTED.contains(&path) || (v1::owns(path) && (is_cancel(path) || matches!(path, "/v1/library/scans" | "/v1/library/imports")))
+    POSTED.contains(&path) || (v1::owns(path) && (is_step(path) || matches!(path, "/v1/library/scans" | "/v1/library/imports")))
 }
 
-/// `/v1/tasks/{role}/{task}/cancel`; a task may have that name.
-fn is_cancel(path: &str) -> bool {
-    path.ends_with("/cancel") && path.split('/').count() == 6
+/// `/v1/tasks/{role}/{task}/cancel` and `…/priority`; a task may have such a name.
+fn is_step(path: &str) -> bool {
+    (path.ends_with("/cancel") || path.ends_with("/priority")) && path.split('/').count() == 6
 }
 
 /// Groups of the OpenAPI document.

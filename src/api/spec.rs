@@ -23,7 +23,7 @@ pub(super) fn endpoints() -> OpenApiService<impl OpenApi, ()> {
         cancel::CancelApi,
         tools::ToolsApi,
         config::ConfigApi,
-        v1::TasksApi,
+        (v1::TasksApi, v1::PriorityApi),
         v1::GenerationsApi,
         v1::SchedulesApi,
         (v1::LibraryApi, v1::ScansApi),

@@ -26,6 +26,7 @@ pub trait UseCases: Send + Sync + 'static {
     async fn cprogress(&self, taskfile: &str) -> CacherProgress;
     async fn cancel(&self, taskfile: &str) -> Reply;
     async fn cancel_of(&self, role: Role, task: &str) -> Result<bool, Fault>;
+    async fn set_priority(&self, role: Role, task: &str, priority: i64) -> Result<bool, Fault>;
     async fn sends(&self, request: GentaskRequest) -> Reply;
     async fn scan_library(&self, path: Option<&str>, anew: bool) -> Result<Scanned, NotScanned>;
     async fn library_queue(&self) -> Result<Option<Waiting>, Fault>;
@@ -67,6 +68,12 @@ impl UseCases for Desk {
     async fn cancel_of(&self, role: Role, task: &str) -> Result<bool, Fault> {
         match TaskName::parse(task) {
             Ok(name) => Desk::cancel_of(self, role, &name).await,
+            Err(_) => Ok(false),
+        }
+    }
+    async fn set_priority(&self, role: Role, task: &str, priority: i64) -> Result<bool, Fault> {
+        match TaskName::parse(task) {
+            Ok(name) => Desk::set_priority(self, role, &name, priority).await,
             Err(_) => Ok(false),
         }
     }

@@ -13,6 +13,7 @@
 mod digest;
 mod finish;
 mod local;
+mod room;
 mod sink;
 mod staging;
 mod sync;
@@ -20,6 +21,8 @@ mod vanished;
 
 pub use finish::{Finished, already_renamed, check_packing_list, complete_after_rename, finish};
 pub use local::{Copied, Way};
+pub use room::Room;
+pub use staging::remove as remove_staged;
 
 use crate::error::Fault;
 use crate::model::ids::{RelPath, Sha1};
@@ -28,7 +31,6 @@ use crate::model::span::Span;
 use crate::package::digest::Sha1State;
 use crate::store::Store;
 use crate::store::task_files::{FileProgress, FileRow};
-use crate::transport::Sink;
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::ops::Range;
@@ -46,6 +48,8 @@ pub struct Assembly {
     task: i64,
     root: PathBuf,
     slots: Vec<Slot>,
+    /// Copies share the blocks of their sources.
+    clones: bool,
     /// Slots whose file is open, oldest first; the oldest is closed when there are too many.
     opened: Mutex<VecDeque<u32>>,
     store: Store,
@@ -145,9 +149,15 @@ impl Slot {
 }
 
 impl Assembly {
-    /// Opens the staging directory of a task: makes it if needed, checks that there is room for what is missing, trusts
-    /// what the database recorded (as far as the files are there with it), and starts the digest where it stood.
+    /// [`Assembly::open_beside`] nobody else.
     pub async fn open(task: i64, root: &Path, store: &Store, news: Arc<Notify>) -> Result<Arc<Self>, Fault> {
+        Self::open_beside(task, root, store, news, Room::default()).await
+    }
+
+    /// Opens the staging directory of a task: makes it if needed, checks that there is room for what is missing, trusts
+    /// what the database recorded (as far as the files are there with it), and starts the digest where it stood. A
+    /// transient fault: there will be room when others are done.
+    pub async fn open_beside(task: i64, root: &Path, store: &Store, news: Arc<Notify>, room: Room) -> Result<Arc<Self>, Fault> {
         let rows = store.task_files(task).await?;
         let mut wanted = vec![0; rows.len()];
         for s in store.task_spans(task).await? {
@@ -159,7 +169,7 @@ impl Assembly {
         let root = root.to_owned();
         let (root, slots, prepared) = tokio::task::spawn_blocking(move || {
             let slots: Vec<Slot> = rows.into_iter().zip(wanted).map(|(row, w)| Slot::new(row, w)).collect();
-            let prepared = staging::prepare(&root, &slots, stage_inode);
+            let prepared = staging::prepare(&root, &slots, stage_inode, room);
             (root, slots, prepared)
         })
         .await
@@ -167,7 +177,8 @@ impl Assembly {
         // At once: when the files are made anew, nothing would tell them from those that the database vouches for.
         let dropped = (0u32..).zip(&slots).filter(|(_, s)| std::mem::take(&mut lock(&s.state).dirty));
         store.record_files(task, &dropped.map(|(n, _)| forgotten(n)).collect::<Vec<_>>()).await?;
-        if prepared? == staging::Found::Another {
+        let staging::Prepared { found, clones } = prepared?;
+        if found == staging::Found::Another {
             store.forget_stage_inode(task).await?;
         }
         let wanted: u64 = slots.iter().map(|s| s.wanted).sum();
@@ -176,6 +187,7 @@ impl Assembly {
             root,
             slots,
             sync_share: sync::share_of(wanted),
+            clones,
             opened: Mutex::default(),
             store: store.clone(),
             digester: digest::Queue::default(),
@@ -210,11 +222,6 @@ impl Assembly {
         self.slots.get(file as usize).map_or(Verdict::Open, |s| lock(&s.state).verdict)
     }
 
-    /// Every byte that this node wants is there, checked or not.
-    pub fn is_complete(&self) -> bool {
-        self.slots.iter().all(|s| lock(&s.state).have.total() >= s.wanted)
-    }
-
     /// Files whose digest came out wrong and that nobody has reset yet.
     pub fn wrong_files(&self) -> Vec<u32> {
         (0u32..).zip(&self.slots).filter(|(_, s)| lock(&s.state).verdict == Verdict::Wrong).map(|(n, _)| n).collect()
@@ -242,11 +249,6 @@ impl Assembly {
     /// Bytes of these spans that are in place.
     pub fn covered<'a>(&self, spans: impl Iterator<Item = &'a Span>) -> u64 {
         spans.filter_map(|s| Some(lock(&self.slots.get(s.file as usize)?.state).have.covered(&s.range()))).sum()
-    }
-
-    /// Is every byte of these spans in place?
-    pub fn has_all<'a>(&self, mut spans: impl Iterator<Item = &'a Span>) -> bool {
-        spans.all(|s| self.missing(s).is_empty())
     }
 
     /// An error of the disk under us, once.

@@ -1,7 +1,7 @@
 //! The staging directory: made by us, on the store's file system, never left through a symlink.
 
 use super::vanished::Identity;
-use super::{Slot, Verdict, lock};
+use super::{Room, Slot, Verdict, lock};
 use crate::error::{Fault, io_fault};
 use crate::model::ids::RelPath;
 use rustix::fs::{FallocateFlags, Mode, OFlags, ResolveFlags};
@@ -19,12 +19,22 @@ pub enum Found {
     Another,
 }
 
+/// A staging directory that can be used.
+#[derive(Clone, Copy, Debug)]
+pub struct Prepared {
+    pub found: Found,
+    /// Files of this node can be cloned into it.
+    pub clones: bool,
+}
+
 /// Makes the directory and its sub-directories, drops claims on files that are not there, and checks the free space for
 /// what is wanted here (a cacher takes only its part).
 ///
+/// A task that fits when others are done is told to wait (a transient fault); one that does not fit at all has failed.
+///
 /// `stage_inode` is what was noted before the package was renamed into the store. When the directory is another one, the
 /// rename happened and this is the old version of the package, exchanged for the new one: nothing in it is ours.
-pub fn prepare(root: &Path, slots: &[Slot], stage_inode: Option<u64>) -> Result<Found, Fault> {
+pub fn prepare(root: &Path, slots: &[Slot], stage_inode: Option<u64>, room: Room) -> Result<Prepared, Fault> {
     let mut found = Found::Ours;
     if let Some(noted) = stage_inode {
         let only = slots.first().filter(|_| slots.len() == 1).map(|s| s.path.under(root));
@@ -68,24 +78,54 @@ pub fn prepare(root: &Path, slots: &[Slot], stage_inode: Option<u64>) -> Result<
         copies += if lock(&slot.local_source).is_some() { lacks } else { 0 };
     }
     let free = free_bytes(root)?;
-    if missing > free && copies > 0 && clones(root, slots) {
+    let clones = copies > 0 && clones(root, slots);
+    if clones {
         missing -= copies; // they share the blocks that are there
     }
-    if missing > free {
-        return Err(Fault::local(format!(
-            "no space: {} needs {missing} more bytes and has {free}; {} bytes are lacking. Free some space and receive the task again",
-            root.display(),
-            missing - free
-        )));
+    if missing <= free.saturating_sub(room.promised) {
+        return Ok(Prepared { found, clones });
     }
-    Ok(found)
+    let promised = match room.promised {
+        0 => String::new(),
+        n => format!(", {n} of them are promised to other tasks"),
+    };
+    let what = format!("{} needs {missing} more bytes and has {free}{promised}", root.display());
+    if room.waits && missing <= free.saturating_add(room.returning) && (room.promised > 0 || room.returning > 0) {
+        // Nothing of it is there: whoever looks for partial data finds none.
+        let _ = std::fs::remove_dir(root);
+        return Err(Fault::transient(format!("waits for room: {what}")));
+    }
+    let lacking = missing - free.saturating_sub(room.promised);
+    Err(Fault::local(format!("no space: {what}; {lacking} bytes are lacking. Free some space and receive the task again")))
 }
+
+/// Removes staged files and the directories that they leave empty, and nothing else: what somebody put between them stays,
+/// and no link is followed. Says whether all of the directory is gone. Blocks.
+pub fn remove<'a>(root: &Path, files: impl Iterator<Item = &'a RelPath>) -> bool {
+    let mut dirs = std::collections::BTreeSet::new();
+    for path in files {
+        let full = path.under(root);
+        let Some(dir) = full.parent().filter(|d| plain_directories(root, d).is_ok()) else { continue };
+        dirs.extend(dir.ancestors().take_while(|d| *d != root).map(Path::to_owned));
+        // A link is removed, not what it points to.
+        let _ = std::fs::remove_file(&full);
+    }
+    let _ = std::fs::remove_file(root.join(CLONE_PROBE));
+    // Longer paths come after those that they lie in.
+    dirs.iter().rev().for_each(|dir| drop(std::fs::remove_dir(dir)));
+    match std::fs::remove_dir(root) {
+        Err(e) => e.kind() == io::ErrorKind::NotFound,
+        Ok(()) => true,
+    }
+}
+
+const CLONE_PROBE: &str = ".clone";
 
 /// Can files of this node be cloned into the staging directory? The smallest of them tells.
 fn clones(root: &Path, slots: &[Slot]) -> bool {
     let sources = slots.iter().filter_map(|s| Some((s.size, lock(&s.local_source).clone()?)));
     let Some((_, source)) = sources.min_by_key(|(size, _)| *size) else { return false };
-    let probe = root.join(".clone");
+    let probe = root.join(CLONE_PROBE);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let _ = std::fs::remove_file(&probe); // of a process that was killed here

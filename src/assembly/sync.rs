@@ -53,6 +53,9 @@ impl Assembly {
             }
         }
         if progress.is_empty() {
+            // A task that is parked, or seeds for days, need not hold what others may lack. Whoever reads or writes opens anew.
+            self.slots.iter().for_each(|s| drop(lock(&s.file).take()));
+            lock(&self.opened).clear();
             return Ok(());
         }
         let root = self.root.clone();

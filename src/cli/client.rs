@@ -116,10 +116,14 @@ impl Client {
 
     /// Lines of `sha1sum` for the library.
     pub async fn import(&self, lines: &[String]) -> Result<Value, Failure> {
-        let request = self.http.post(self.url("v1/library/imports")?).json(&json!({"lines": lines}));
-        let (status, text) = self.exchange(request).await?;
+        self.post("v1/library/imports", &json!({"lines": lines})).await
+    }
+
+    /// Asks a resource for something, and says what it answers.
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        let (status, text) = self.exchange(self.http.post(self.url(path)?).json(body)).await?;
         match (status, serde_json::from_str(&text)) {
-            (s, Ok(imported)) if s.is_success() => Ok(imported),
+            (s, Ok(answer)) if s.is_success() => Ok(answer),
             (s, _) => match detail_of(&text) {
                 Some(why) => Err(Failure::refused(format!("refused: {why}"))),
                 None => Err(self.odd(&format!("HTTP {s}"))),

@@ -19,6 +19,7 @@ mod gentask;
 mod hash;
 mod hash_table;
 mod openapi;
+mod priority;
 mod progress;
 mod query;
 mod recv;
@@ -71,6 +72,7 @@ enum Command {
     Progress(progress::ProgressArgs),
     Cprogress(cprogress::CprogressArgs),
     Cancel(cancel::CancelArgs),
+    Priority(priority::PriorityArgs),
     Check(check::CheckArgs),
     Hash(hash::HashArgs),
     Sql(sql::SqlArgs),
@@ -118,6 +120,7 @@ async fn run(command: Command, config: &Path) -> Outcome {
         Command::Progress(args) => args.run().await,
         Command::Cprogress(args) => args.run().await,
         Command::Cancel(args) => args.run().await,
+        Command::Priority(args) => args.run().await,
         Command::Check(args) => args.run().await,
         Command::Hash(args) => args.run().await,
         Command::Sql(args) => args.run(config).await,

@@ -1,4 +1,5 @@
-//! `cancel` (protocol section 3.7): the download first, else the upload; also a gentask job. May be repeated.
+//! `cancel` (protocol section 3.7): the download first, else the upload; also a gentask job. May be repeated. And what else
+//! people do to a task that was accepted: who comes first.
 
 use super::{Desk, Reply, failed};
 use crate::error::Fault;
@@ -44,6 +45,16 @@ impl Desk {
             self.forget_send(name).await?;
         }
         self.cancel_task(role, name).await
+    }
+
+    /// Tasks with a higher priority leave the queue first. `Ok(false)`: there is no such task that is waiting or at work.
+    pub async fn set_priority(&self, role: Role, name: &TaskName, priority: i64) -> Result<bool, Fault> {
+        let set = self.store.set_priority(role, name, priority).await?;
+        if set {
+            self.event(Level::Info, "priority", name.as_str(), &format!("{role}: {priority}")).await;
+            self.nudge.notify_one();
+        }
+        Ok(set)
     }
 
     /// What `sends` asked for must not be sent afterwards. Not while something is being sent.

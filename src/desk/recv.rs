@@ -3,6 +3,7 @@
 use super::send::{legs_of, new_files, parse_error, schedules_of};
 use super::torrents::{TorrentKind, mismatch, torrent_kind};
 use super::{Desk, Reply, failed, open_error, read_task_file};
+use crate::error::Fault;
 use crate::model::endpoint::shown;
 use crate::model::ids::TaskName;
 use crate::model::ratio::{second_allocation, sizes_by_method};
@@ -51,7 +52,11 @@ impl Desk {
             Err(refused) => return refused,
         };
         if cacher && let Some(row) = old.as_ref().filter(|r| r.state == TaskState::Downloading) {
-            return self.prolong(row, &task, taskfile).await;
+            match self.prolong(row, &task, taskfile).await {
+                Ok(Some(reply)) => return reply,
+                Ok(None) => {} // it is another package by now, or its time has just ended: received like a new one
+                Err(fault) => return failed(&fault),
+            }
         }
         let plan = match self.plan_recv(&name, task, taskfile, cacher).await {
             Ok(plan) => plan,
@@ -101,19 +106,24 @@ impl Desk {
         Ok((Some(row), again))
     }
 
-    /// A cacher's running task: `reactive` prolongs the seed time.
-    async fn prolong(&self, row: &TaskRow, task: &TaskFile, taskfile: &str) -> Reply {
+    /// A cacher's running task: `reactive` prolongs the seed time. `None`: the task file speaks of other bytes than the task
+    /// that runs, or nothing runs any more.
+    async fn prolong(&self, row: &TaskRow, task: &TaskFile, taskfile: &str) -> Result<Option<Reply>, Fault> {
+        let runs = self.store.task_document(row.id).await?;
+        let same = TaskFile::parse(runs.as_bytes())
+            .is_ok_and(|old| old.files == task.files && old.spans_by_method() == task.spans_by_method());
         let until = self.clock.now_ms().saturating_add(task.seed_ms());
-        if let Err(fault) = self.store.set_seed_until(row.id, until).await {
-            return failed(&fault);
+        if !same || !self.store.set_seed_until(row.id, until).await? {
+            return Ok(None);
         }
+        self.nudge.notify_one();
         self.remove_original(Path::new(taskfile), row);
         self.event(Level::Info, "recv", row.name.as_str(), "seed time prolonged").await;
-        Reply::ok(format!("reactive cacher bt seeding with taskfile:{}", row.name))
+        Ok(Some(Reply::ok(format!("reactive cacher bt seeding with taskfile:{}", row.name))))
     }
 
     /// A row that is at work or broke off, and still means the same files, keeps what it has on disk.
-    async fn accept_recv(&self, plan: NewTask, old: Option<TaskRow>) -> Result<TaskRow, crate::error::Fault> {
+    async fn accept_recv(&self, plan: NewTask, old: Option<TaskRow>) -> Result<TaskRow, Fault> {
         let now = self.clock.now_ms();
         if let Some(row) = old.filter(|r| matches!(r.state, TaskState::Downloading | TaskState::DownloadError)) {
             let known = self.store.task_files(row.id).await?;
@@ -121,11 +131,11 @@ impl Desk {
                 && known.iter().zip(&plan.files).all(|(a, b)| a.path == b.path && a.size == b.size && a.sha1 == b.sha1);
             if same {
                 self.store.resume_task(row.id, &plan, now).await?;
-                return self.store.task(row.id).await?.ok_or_else(|| crate::error::Fault::local("the task vanished"));
+                return self.store.task(row.id).await?.ok_or_else(|| Fault::local("the task vanished"));
             }
         }
         let id = self.store.accept_task(&plan, now).await?;
-        self.store.task(id).await?.ok_or_else(|| crate::error::Fault::local("the task vanished"))
+        self.store.task(id).await?.ok_or_else(|| Fault::local("the task vanished"))
     }
 
     /// The task file is moved, not copied: what was accepted lies in the state's directory.

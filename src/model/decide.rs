@@ -6,6 +6,7 @@
 
 use super::span::Method;
 use super::task::{LegState, NodeType, Role, TaskState};
+use std::cmp::Reverse;
 use std::collections::HashSet;
 
 /// Everything a decision depends on.
@@ -17,7 +18,6 @@ pub struct Snapshot {
     /// Tasks in `uploading` / `downloading` at the same time.
     pub uploading_max: usize,
     pub downloading_max: usize,
-    /// Oldest first.
     pub tasks: Vec<TaskSnap>,
     /// Queued gentask jobs, oldest first, and whether one is at work.
     pub generations: Vec<i64>,
@@ -28,6 +28,10 @@ pub struct Snapshot {
 #[derive(Clone, Debug)]
 pub struct TaskSnap {
     pub id: i64,
+    /// Tasks with a higher one come first, whatever their age. Nobody is stopped for them.
+    pub priority: i64,
+    /// When it was accepted.
+    pub accepted_at: i64,
     pub role: Role,
     pub state: TaskState,
     pub legs: Vec<LegSnap>,
@@ -37,10 +41,12 @@ pub struct TaskSnap {
     /// A worker copies or finishes this task now.
     pub copying: bool,
     pub finishing: bool,
-    /// Every file is fetched, hashed here and equal to the task's digests.
+    /// Every file is fetched, hashed here and equal to the task's digests. A cacher's task: all that it wants is there.
     pub verified: bool,
     /// A receiver that does not seed after its download.
     pub no_seed: bool,
+    /// There was no room for it when it was looked at last, a moment ago.
+    pub no_room: bool,
 }
 
 /// One leg.
@@ -107,20 +113,16 @@ pub fn decide(s: &Snapshot) -> Vec<Action> {
     {
         out.push(Action::StartGeneration { id: *id });
     }
-    let (mut uploading, uploads) = places(s, TaskState::Uploading, s.uploading_max);
-    let (mut downloading, downloads) = places(s, TaskState::Downloading, s.downloading_max);
-    for task in &s.tasks {
+    let tasks = in_turn(&s.tasks);
+    let (uploads, sends) = places(s.node, &tasks, TaskState::Uploading, s.uploading_max);
+    let (downloads, recvs) = places(s.node, &tasks, TaskState::Downloading, s.downloading_max);
+    for task in tasks {
         // Received again while it was at work: what still runs belongs to its old self.
         if task.state == TaskState::Queues && (!stop_legs(task, &mut out) || task.copying || task.finishing) {
             continue;
         }
         match (task.role, task.state) {
-            (Role::Send, TaskState::Queues) if uploading > 0 => {
-                uploading -= 1;
-                out.push(Action::Begin { task: task.id });
-            }
-            (Role::Recv, TaskState::Queues) if downloading > 0 => {
-                downloading -= 1;
+            (_, TaskState::Queues) if sends.contains(&task.id) || recvs.contains(&task.id) => {
                 out.push(Action::Begin { task: task.id });
             }
             (Role::Send, TaskState::Uploading) => uploading_task(s, task, uploads.contains(&task.id), &mut out),
@@ -166,14 +168,29 @@ fn place(t: &TaskSnap, node: Option<NodeType>) -> Place {
     place
 }
 
-/// The places that are free, and the tasks of a state that have one. A task that gave its place away because its windows
-/// were closed gets one again when it is its turn: the oldest first, and before those in the queue.
-fn places(s: &Snapshot, state: TaskState, max: usize) -> (usize, HashSet<i64>) {
-    let of = |wanted: Place| s.tasks.iter().filter(move |t| t.state == state && place(t, s.node) == wanted).map(|t| t.id);
-    let mut have: HashSet<i64> = of(Place::Holds).collect();
-    let free = max.saturating_sub(have.len());
-    have.extend(of(Place::Wants).take(free));
-    (max.saturating_sub(have.len() + of(Place::Serves).count()), have)
+/// By priority; of equals those at work, then the one that was accepted first.
+fn in_turn(tasks: &[TaskSnap]) -> Vec<&TaskSnap> {
+    let mut out: Vec<&TaskSnap> = tasks.iter().collect();
+    out.sort_by_key(|t| (Reverse(t.priority), t.state == TaskState::Queues, t.accepted_at, t.id));
+    out
+}
+
+/// The tasks of a state that have a place, and those that get one from the queue. A task that gave its place away because
+/// its windows were closed gets one again when it is its turn. Who finds no room is passed by smaller ones.
+fn places(node: Option<NodeType>, tasks: &[&TaskSnap], state: TaskState, max: usize) -> (HashSet<i64>, HashSet<i64>) {
+    let role = if state == TaskState::Uploading { Role::Send } else { Role::Recv };
+    let of = |wanted: Place| tasks.iter().filter(move |t| t.state == state && place(t, node) == wanted).map(|t| t.id);
+    let (mut have, serving) = (of(Place::Holds).collect::<HashSet<i64>>(), of(Place::Serves).count());
+    let mut begin = HashSet::new();
+    for t in tasks.iter().filter(|t| t.role == role) {
+        let taken = have.len() + begin.len();
+        if t.state == state && place(t, node) == Place::Wants && taken < max {
+            have.insert(t.id);
+        } else if t.state == TaskState::Queues && !t.no_room && taken + serving < max {
+            begin.insert(t.id);
+        }
+    }
+    (have, begin)
 }
 
 impl LegSnap {

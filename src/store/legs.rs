@@ -101,7 +101,7 @@ impl Store {
     /// A task by its key, with its legs (without their windows): one question instead of two, for what clients ask all the
     /// time.
     pub async fn task_with_legs(&self, role: Role, name: &TaskName) -> Result<Option<(TaskRow, Vec<LegRow>)>, Fault> {
-        let mine = tasks::COLUMNS.split(", ").map(|c| format!("t.{c} AS {c}")).collect::<Vec<_>>().join(", ");
+        let mine = tasks::columns("t");
         let theirs = LEG_COLUMNS.split(", ").map(|c| format!("l.{c} AS leg_{c}")).collect::<Vec<_>>().join(", ");
         let sql = format!(
             "SELECT {mine}, {theirs}, NULL AS leg_windows FROM tasks t LEFT JOIN legs l ON l.task_id = t.id \

@@ -1,7 +1,7 @@
 //! What the API lists: pages of rows. A page begins after a key, so that rows that come and go meanwhile are neither
 //! repeated nor lost, and a page deep in a long list costs what the first one costs.
 
-use super::tasks::{COLUMNS, TaskRow};
+use super::tasks::{TaskRow, columns};
 use super::{Store, db_fault, i, tasks, u};
 use crate::error::Fault;
 use crate::model::ids::Sha1;
@@ -159,9 +159,10 @@ impl Store {
     /// Newest first. `before`: the id that the page before ended with.
     pub async fn list_tasks(&self, f: &TaskFilter, before: Option<i64>, limit: u32) -> Result<Vec<TaskListed>, Fault> {
         let sql = format!(
-            "SELECT {COLUMNS}, {DONE} FROM tasks WHERE (?1 IS NULL OR role = ?1) AND (?2 IS NULL OR state = ?2) \
+            "SELECT {}, {DONE} FROM tasks WHERE (?1 IS NULL OR role = ?1) AND (?2 IS NULL OR state = ?2) \
              AND (?3 IS NULL OR instr(lower(name), lower(?3)) > 0 OR instr(lower(package), lower(?3)) > 0) AND id < ?4 \
-             ORDER BY id DESC LIMIT ?5"
+             ORDER BY id DESC LIMIT ?5",
+            columns("tasks")
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(f.role.map(Role::as_str))
@@ -176,7 +177,7 @@ impl Store {
     }
 
     pub async fn listed_task(&self, id: i64) -> Result<Option<TaskListed>, Fault> {
-        let sql = format!("SELECT {COLUMNS}, {DONE} FROM tasks WHERE id = ?");
+        let sql = format!("SELECT {}, {DONE} FROM tasks WHERE id = ?", columns("tasks"));
         let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).fetch_optional(&self.viewers).await.map_err(db_fault)?;
         row.as_ref().map(listed).transpose()
     }

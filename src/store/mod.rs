@@ -17,6 +17,7 @@ pub mod library_queue;
 pub mod library_rows;
 pub mod library_watch;
 pub mod lists;
+pub mod lock;
 pub mod node;
 pub mod outlooks;
 pub mod packages;

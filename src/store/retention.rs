@@ -27,7 +27,7 @@ impl Store {
             "DELETE FROM tasks WHERE state = 'history' AND max(coalesce(finished_at, 0), created_at) < ?1 \
              AND id < coalesce((SELECT min(id) FROM tasks WHERE created_at BETWEEN ?1 AND ?2), (SELECT max(id) + 1 FROM tasks)) \
              RETURNING {}",
-            tasks::COLUMNS
+            tasks::columns("tasks")
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(before_ms)

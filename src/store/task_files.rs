@@ -299,7 +299,7 @@ impl Store {
 
     /// Receptions that have a verified file of this content, staged or in the store: the task and the file's path.
     pub async fn received_copies(&self, sha1: Sha1, size: u64) -> Result<Vec<(TaskRow, RelPath)>, Fault> {
-        let columns = tasks::COLUMNS.split(", ").map(|c| format!("t.{c} AS {c}")).collect::<Vec<_>>().join(", ");
+        let columns = tasks::columns("t");
         let sql = format!(
             "SELECT {columns}, f.path AS file FROM task_files f JOIN tasks t ON t.id = f.task_id WHERE f.sha1 = ? AND f.size = ? \
              AND f.state = 'verified' AND t.role = 'receiver' AND t.state IN ('downloading', 'downloaderror', 'downloaded') ORDER BY t.id"

@@ -34,6 +34,8 @@ pub struct TaskRow {
     pub finished_at: Option<i64>,
     pub revision: i64,
     pub exported: i64,
+    /// Higher ones come first.
+    pub priority: i64,
 }
 
 /// A file of a new task.
@@ -78,8 +80,15 @@ pub struct NewTask {
     pub seed_until: Option<i64>,
 }
 
-pub(super) const COLUMNS: &str = "id, role, name, package, basesubdir, state, reason, policy, ratio, bytes_total, bytes_local, store_path, \
+const COLUMNS: &str = "id, role, name, package, basesubdir, state, reason, policy, ratio, bytes_total, bytes_local, store_path, \
                        stage_inode, seed_until, created_at, started_at, finished_at, revision, exported";
+
+/// What [`read`] needs, of a table of tasks that the query calls so.
+pub(super) fn columns(table: &str) -> String {
+    let plain: Vec<_> = COLUMNS.split(", ").map(|c| format!("{table}.{c} AS {c}")).collect();
+    let priority = format!("coalesce((SELECT p.priority FROM priorities p WHERE p.task_id = {table}.id), 0) AS priority");
+    format!("{}, {priority}", plain.join(", "))
+}
 
 pub(super) fn read(row: &SqliteRow) -> Result<TaskRow, Fault> {
     let text = |c: &str| row.try_get::<String, _>(c).map_err(db_fault);
@@ -107,6 +116,7 @@ pub(super) fn read(row: &SqliteRow) -> Result<TaskRow, Fault> {
         finished_at: maybe("finished_at")?,
         revision: int("revision")?,
         exported: int("exported")?,
+        priority: int("priority")?,
     })
 }
 
@@ -226,13 +236,13 @@ impl Store {
     }
 
     pub async fn task(&self, id: i64) -> Result<Option<TaskRow>, Fault> {
-        let sql = format!("SELECT {COLUMNS} FROM tasks WHERE id = ?");
+        let sql = format!("SELECT {} FROM tasks WHERE id = ?", columns("tasks"));
         let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).fetch_optional(&self.readers).await.map_err(db_fault)?;
         row.as_ref().map(read).transpose()
     }
 
     pub async fn task_by_name(&self, role: Role, name: &TaskName) -> Result<Option<TaskRow>, Fault> {
-        let sql = format!("SELECT {COLUMNS} FROM tasks WHERE role = ? AND name = ?");
+        let sql = format!("SELECT {} FROM tasks WHERE role = ? AND name = ?", columns("tasks"));
         let row = sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(role.as_str())
             .bind(name.as_str())
@@ -253,7 +263,7 @@ impl Store {
     }
 
     async fn tasks_where(&self, condition: &'static str) -> Result<Vec<TaskRow>, Fault> {
-        let sql = format!("SELECT {COLUMNS} FROM tasks WHERE {condition} ORDER BY id");
+        let sql = format!("SELECT {} FROM tasks WHERE {condition} ORDER BY id", columns("tasks"));
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(&self.readers).await.map_err(db_fault)?;
         rows.iter().map(read).collect()
     }
@@ -303,14 +313,41 @@ impl Store {
         Ok(done.rows_affected() == 1)
     }
 
-    pub async fn set_seed_until(&self, id: i64, at_ms: i64) -> Result<(), Fault> {
-        sqlx::query("UPDATE tasks SET seed_until = ? WHERE id = ?")
+    /// Says why a task is still in the queue. `false`: it is not.
+    pub async fn set_queue_reason(&self, id: i64, reason: &str) -> Result<bool, Fault> {
+        let done = sqlx::query("UPDATE tasks SET reason = ?, revision = revision + 1 WHERE id = ? AND state = 'queues'")
+            .bind(reason)
+            .bind(id)
+            .execute(&self.writer)
+            .await
+            .map_err(db_fault)?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Tasks with a higher priority leave the queue first. `false`: there is no such task, or it is over.
+    pub async fn set_priority(&self, role: Role, name: &TaskName, priority: i64) -> Result<bool, Fault> {
+        let done = sqlx::query(
+            "INSERT INTO priorities (task_id, priority) SELECT id, ?1 FROM tasks WHERE role = ?2 AND name = ?3 \
+             AND state IN ('queues', 'uploading', 'downloading') ON CONFLICT DO UPDATE SET priority = excluded.priority",
+        )
+        .bind(priority)
+        .bind(role.as_str())
+        .bind(name.as_str())
+        .execute(&self.writer)
+        .await
+        .map_err(db_fault)?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Of a cacher's task. `false`: it does not run any more.
+    pub async fn set_seed_until(&self, id: i64, at_ms: i64) -> Result<bool, Fault> {
+        let done = sqlx::query("UPDATE tasks SET seed_until = ? WHERE id = ? AND state = 'downloading'")
             .bind(at_ms)
             .bind(id)
             .execute(&self.writer)
             .await
             .map_err(db_fault)?;
-        Ok(())
+        Ok(done.rows_affected() == 1)
     }
 
     /// Notes which directory is about to be renamed into the store, so that a restart can tell whether it happened.

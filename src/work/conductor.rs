@@ -43,6 +43,7 @@ pub struct Conductor {
     pub(super) sharing: super::sharing::Sharing,
     pub(super) helping: super::helping::Helping,
     pub(super) hours: super::hours::Hours,
+    pub(super) rooms: super::rooms::Rooms,
     pub(super) generating: Option<super::generate::Job>,
     pub(super) results: mpsc::Sender<Report>,
     inbox: mpsc::Receiver<Report>,
@@ -113,6 +114,7 @@ impl Conductor {
             sharing: Default::default(),
             helping: Default::default(),
             hours: Default::default(),
+            rooms: Default::default(),
             generating: None,
             results,
             inbox,
@@ -206,6 +208,7 @@ impl Conductor {
         let legs = node.store.live_legs().await?;
         self.release_dead(&tasks).await;
         let unbelieved = self.seeds.unbelieved_ms(&node).await;
+        let cacher = config.servertype == NodeType::Cacher;
         let mut snaps = Vec::with_capacity(tasks.len());
         for t in &tasks {
             let mut mine = Vec::new();
@@ -231,6 +234,8 @@ impl Conductor {
             let assembly = self.assemblies.get(&t.id);
             snaps.push(TaskSnap {
                 id: t.id,
+                priority: t.priority,
+                accepted_at: t.created_at,
                 role: t.role,
                 state: t.state,
                 legs: mine,
@@ -238,9 +243,11 @@ impl Conductor {
                 local_pending: assembly.is_some_and(|a| !a.local_pending().is_empty()) || self.in_place.contains(&t.id),
                 copying: self.copying.contains_key(&t.id),
                 finishing: self.finishing.contains_key(&t.id),
-                verified: assembly.is_some_and(|a| a.verified())
+                // Of a file that a cacher wants in part there is no digest: its pieces were checked.
+                verified: assembly.is_some_and(|a| if cacher { a.is_complete() } else { a.verified() })
                     || (t.state == TaskState::Downloading && assembly::already_renamed(t)),
                 no_seed: t.role == Role::Recv && !config.receiverseed,
+                no_room: self.rooms.waits(t.id),
             });
         }
         self.hold_back(&tasks, &mut snaps, node.clock.now_ms()).await?;
@@ -293,7 +300,7 @@ impl Conductor {
             && let Err(fault) = self.open_assembly(&row).await
         {
             if fault.is_transient() {
-                return Err(fault); // the next tick tries again
+                return self.wait_for_room(&row, fault).await;
             }
             return self.move_task(task, TaskState::Queues, TaskState::DownloadError, &fault.message).await;
         }
@@ -321,7 +328,8 @@ impl Conductor {
             return Ok(Arc::clone(a));
         }
         let root = self.node.staging(row);
-        let assembly = Assembly::open(row.id, &root, &self.node.store, Arc::clone(&self.node.nudge)).await?;
+        let room = self.room_beside(row).await?;
+        let assembly = Assembly::open_beside(row.id, &root, &self.node.store, Arc::clone(&self.node.nudge), room).await?;
         self.rearm_short_legs(row, &assembly).await?;
         let config = self.node.config.current();
         if config.servertype == NodeType::Cacher {

@@ -3,6 +3,7 @@
 //! * [`conductor`] — the loop: read a snapshot, decide, act. The only place that starts and stops work.
 //! * [`legs`] — one worker per leg: builds its transport from the task and the configuration, runs it, reports.
 //! * [`results`] — what workers report becomes rows.
+//! * [`rooms`] — the disk's free space, shared by all receptions.
 //! * [`sampler`] — counts of running legs become rows once a second.
 //! * [`repair`] — what to do when a method cannot bring a file, or brought wrong bytes.
 //! * [`reception`] — local copies, finishing, dropping a cacher's data.
@@ -25,6 +26,7 @@ mod reception;
 mod repair;
 mod results;
 pub mod role;
+mod rooms;
 mod sampler;
 mod sharing;
 mod thrift;

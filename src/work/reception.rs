@@ -177,8 +177,8 @@ impl Conductor {
     /// Removes staging directories that belong to no task. What cannot be looked up stays.
     pub(super) async fn clean_staging(&mut self) {
         let unbelieved = self.seeds.unbelieved_ms(&Arc::clone(&self.node)).await;
-        let cacher = self.node.config.current().servertype == NodeType::Cacher;
         let Ok(entries) = std::fs::read_dir(self.node.staging_root()) else { return };
+        let cacher = self.node.config.current().servertype == NodeType::Cacher;
         for entry in entries.flatten() {
             let id = entry.file_name().to_str().and_then(|n| n.rsplit('.').next()?.parse::<i64>().ok());
             let Some(id) = id else { continue }; // not ours
@@ -186,19 +186,28 @@ impl Conductor {
             if in_use || self.node.config.current().keeppartial {
                 continue;
             }
-            let over = match self.node.store.task(id).await {
-                Ok(None) => true,
-                Ok(Some(t)) => {
-                    // What a cacher could not complete goes when its seed would have ended.
-                    let late = t.seed_until.is_some_and(|end| end.saturating_add(unbelieved) <= self.node.clock.now_ms());
-                    matches!(t.state, TaskState::History | TaskState::Downloaded)
-                        || (t.state == TaskState::DownloadError && late && cacher)
-                }
-                Err(_) => false,
+            let row = match self.node.store.task(id).await {
+                Ok(row) => row,
+                Err(_) => continue,
             };
-            if over {
-                tracing::info!(path = %entry.path().display(), "removing partial data of a task that is over");
-                remove_tree(entry.path()).await;
+            let is_over = |t: &TaskRow| match t.state {
+                TaskState::History | TaskState::Downloaded => true,
+                // What a cacher could not complete goes when its seed would have ended.
+                TaskState::DownloadError if cacher => {
+                    t.seed_until.is_some_and(|end| end.saturating_add(unbelieved) <= self.node.clock.now_ms())
+                }
+                _ => false,
+            };
+            if row.as_ref().is_some_and(|t| !is_over(t)) {
+                continue;
+            }
+            match row {
+                Some(row) if cacher => self.clear_stage(&row, entry.path()).await,
+                // On a receiver this may be the old version of a package, whose files have other names.
+                _ => {
+                    tracing::info!(path = %entry.path().display(), "removing partial data of a task that is over");
+                    remove_tree(entry.path()).await;
+                }
             }
         }
         if cacher {
@@ -259,16 +268,33 @@ impl Conductor {
         }
     }
 
-    /// The end of a cacher's task: the data, and only those, are deleted (protocol section 3.2).
+    /// The end of a cacher's task: the data, and only those, are deleted (protocol section 3.2). After the step, so that who
+    /// prolongs the seed time at this moment is not told that it was, while the data go.
     pub(super) async fn drop_cache(&mut self, task: i64) -> Result<(), Fault> {
-        if self.node.config.current().servertype != NodeType::Cacher {
+        let row = self.row(task).await?;
+        let over = row.seed_until.is_none_or(|end| end <= self.node.clock.now_ms());
+        if self.node.config.current().servertype != NodeType::Cacher || !over {
             return Ok(());
         }
         if let Some(assembly) = self.assemblies.remove(&task) {
             assembly.close().await?;
         }
-        remove_tree(self.node.staging(&self.row(task).await?)).await;
-        self.move_task(task, TaskState::Downloading, TaskState::Downloaded, "seed time over").await
+        self.move_task(task, TaskState::Downloading, TaskState::Downloaded, "seed time over").await?;
+        self.clear_stage(&row, self.node.staging(&row)).await;
+        Ok(())
+    }
+
+    /// Removes what a task that is over has staged. What somebody else put there stays, and is said once.
+    async fn clear_stage(&mut self, row: &TaskRow, root: PathBuf) {
+        let Ok(files) = self.node.store.task_files(row.id).await else { return };
+        let stage = root.clone();
+        let remove = move || assembly::remove_staged(&stage, files.iter().map(|f| &f.path));
+        if tokio::task::spawn_blocking(remove).await.unwrap_or(false) {
+            tracing::info!(path = %root.display(), "removed the data of a task that is over");
+        } else if self.rooms.left.insert(row.id) {
+            let text = format!("{} is not empty: what lies there is not of this task, and stays", root.display());
+            self.node.event(Level::Warn, "left", row.name.as_str(), &text).await;
+        }
     }
 }
 

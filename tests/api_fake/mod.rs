@@ -115,6 +115,10 @@ impl UseCases for FakeDesk {
         self.note(format!("cancel ends {taskfile:?}"));
         Reply::ok("succeed!")
     }
+    async fn set_priority(&self, role: Role, task: &str, priority: i64) -> Result<bool, Fault> {
+        self.note(format!("set_priority {role} {task:?} {priority}"));
+        Ok(true)
+    }
     async fn cancel_of(&self, role: Role, task: &str) -> Result<bool, Fault> {
         self.note(format!("cancel_of {role} {task:?}"));
         Ok(true)

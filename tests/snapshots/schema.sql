@@ -119,6 +119,7 @@ CREATE VIEW v_tasks AS
 SELECT t.name AS task, t.role, t.package,
        t.state, t.reason,              -- why it is there: an error, 'cancelled', or empty
        t.policy, t.ratio,              -- shares of bt:obs:cdn
+       coalesce(p.priority, 0) AS priority,      -- higher ones leave the queue first, of equals the oldest
        t.bytes_total,
        -- Receiver: bytes in place. Sender: bytes that its methods made available.
        CASE WHEN t.role = 'receiver'
@@ -151,7 +152,7 @@ SELECT t.name AS task, t.role, t.package,
        datetime(t.started_at / 1000, 'unixepoch', 'localtime') AS started_at,     -- left the queue
        datetime(t.finished_at / 1000, 'unixepoch', 'localtime') AS finished_at,
        datetime(t.seed_until / 1000, 'unixepoch', 'localtime') AS seed_until
-FROM tasks t LEFT JOIN outlooks o ON o.task_id = t.id;
+FROM tasks t LEFT JOIN outlooks o ON o.task_id = t.id LEFT JOIN priorities p ON p.task_id = t.id;
 CREATE VIEW v_watches AS
 SELECT root, filesystem, method, why, datetime(since / 1000, 'unixepoch', 'localtime') AS since, changes, overflows,
        datetime(scanned_at / 1000, 'unixepoch', 'localtime') AS scanned_at
@@ -301,6 +302,10 @@ CREATE TABLE packages (
     bytes        INTEGER NOT NULL,
     checked_at   INTEGER NOT NULL
 , standard TEXT NOT NULL DEFAULT '', ours INTEGER NOT NULL DEFAULT 1 CHECK (ours IN (0, 1)), revision INTEGER NOT NULL DEFAULT 1, seen BLOB) STRICT, WITHOUT ROWID;
+CREATE TABLE priorities (
+    task_id      INTEGER PRIMARY KEY REFERENCES tasks (id) ON DELETE CASCADE,
+    priority     INTEGER NOT NULL CHECK (priority BETWEEN -1000 AND 1000)
+) STRICT;
 CREATE TABLE progress_samples (
     task_id      INTEGER NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
     method       TEXT NOT NULL CHECK (method IN ('bt', 'obs', 'cdn')),

@@ -12,6 +12,7 @@
 
 mod api;
 mod clock;
+mod disk;
 mod link;
 mod meter;
 mod node;
@@ -21,6 +22,8 @@ mod trees;
 pub use api::{Progress, Reply};
 #[allow(unused_imports)]
 pub use clock::{WallClock, seconds, watch_until};
+#[allow(unused_imports)]
+pub use disk::Small;
 #[allow(unused_imports)]
 pub use link::{Line, Link};
 #[allow(unused_imports)]

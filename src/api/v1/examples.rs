@@ -10,6 +10,7 @@ use super::health::{Health, Readiness};
 use super::library::{Duplicate, LibraryFile};
 use super::packages::Package;
 use super::page::Page;
+use super::priority::TaskPriority;
 use super::scans::{LibraryImport, LibraryImportRequest, LibraryQueue, LibraryScan, LibraryScanRequest};
 use super::schedules::Schedules;
 use super::tasks::{File, Task, TaskDetail};
@@ -27,6 +28,13 @@ fn scan() -> Examples {
     let mut requests = vec![named("package", "A package that was copied in", &LibraryScanRequest::example())];
     requests.push(named("anew", "The whole library, from the beginning", &again));
     Examples { requests, ..one::<LibraryScan>("/v1/library/scans", "found", "Six files to hash") }
+}
+
+fn priority() -> Examples {
+    let value = TaskPriority::example().to_json().unwrap_or_default();
+    let urgent = Named { name: "urgent", summary: "Before the others", value };
+    let path = "/v1/tasks/{role}/{task}/priority";
+    Examples { requests: vec![urgent], ..one::<Task>(path, "task", "The task as it is then") }
 }
 
 fn import() -> Examples {
@@ -48,6 +56,7 @@ pub(in crate::api) fn examples() -> Vec<Examples> {
         one::<Page<File>>("/v1/tasks/{role}/{task}/files", "page", "A page with one file"),
         Examples { path: "/v1/tasks/{role}/{task}/taskfile", requests: vec![], replies: vec![document] },
         one::<Task>("/v1/tasks/{role}/{task}/cancel", "task", "The task as it is then"),
+        priority(),
         one::<Page<Generation>>("/v1/generations", "page", "A page with one job"),
         one::<Schedules>("/v1/schedules", "windows", "One window"),
         one::<Page<LibraryFile>>("/v1/library/files", "page", "A page with one file"),

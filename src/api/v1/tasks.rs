@@ -37,6 +37,8 @@ pub struct Task {
     pub policy: Policy,
     /// Shares of bt:obs:cdn.
     pub ratio: String,
+    /// Higher ones leave the queue first, of equals the oldest.
+    pub priority: i64,
     /// Size in bytes.
     pub bytes_total: u64,
     /// Bytes in place (receiver) or published (sender).
@@ -76,6 +78,7 @@ impl From<TaskListed> for Task {
             reason: row.reason,
             policy: row.policy,
             ratio: row.ratio,
+            priority: row.priority,
             bytes_total: row.bytes_total,
             bytes_done: t.bytes_done,
             bytes_local: row.bytes_local,
@@ -103,6 +106,7 @@ impl Example for Task {
             reason: String::new(),
             policy: Policy::Fulltime,
             ratio: "1:1:1".into(),
+            priority: 0,
             bytes_total: 668_521_472,
             bytes_done: 668_521_472,
             bytes_local: 9_632_846,
@@ -437,7 +441,7 @@ impl TasksApi {
     }
 }
 
-async fn find(overview: &Overview, role: Role, task: &str) -> Result<TaskListed, Failed> {
+pub(super) async fn find(overview: &Overview, role: Role, task: &str) -> Result<TaskListed, Failed> {
     let found = overview.task(role, task).await?;
     found.ok_or_else(|| Failed::not_found(format!("there is no task {task:.120} of the role {role}")))
 }

@@ -17,6 +17,8 @@ fn leg(method: Method, state: LegState) -> LegSnap {
 fn task(role: Role, state: TaskState, legs: Vec<LegSnap>) -> TaskSnap {
     TaskSnap {
         id: 1,
+        priority: 0,
+        accepted_at: 0,
         role,
         state,
         legs,
@@ -26,6 +28,7 @@ fn task(role: Role, state: TaskState, legs: Vec<LegSnap>) -> TaskSnap {
         finishing: false,
         verified: false,
         no_seed: false,
+        no_room: false,
     }
 }
 
@@ -46,6 +49,45 @@ fn the_queue_is_first_in_first_out_and_bounded() {
         .filter_map(|a| if let Action::Begin { task } = a { Some(task) } else { None })
         .collect();
     assert_eq!(begun, [1], "one of two places is taken, the oldest gets the other");
+}
+
+fn begun(s: &Snapshot) -> Vec<i64> {
+    decide(s).into_iter().filter_map(|a| if let Action::Begin { task } = a { Some(task) } else { None }).collect()
+}
+
+fn queued(id: i64) -> TaskSnap {
+    TaskSnap { id, accepted_at: id, ..task(Role::Recv, TaskState::Queues, vec![leg(Method::Cdn, LegState::Waiting)]) }
+}
+
+#[test]
+fn priorities_come_first_and_stop_nobody() {
+    let urgent = |id, priority| TaskSnap { priority, ..queued(id) };
+    assert_eq!(begun(&snapshot(vec![queued(1), urgent(2, -1), queued(3), urgent(4, 7)])), [4, 1]);
+    let busy = |id| TaskSnap { id, ..task(Role::Recv, TaskState::Downloading, vec![leg(Method::Cdn, LegState::Running)]) };
+    assert_eq!(decide(&snapshot(vec![busy(1), busy(2), urgent(4, 7)])), [], "who is at work stays there");
+    // Windows open: a parked task comes before those in the queue that are not more urgent.
+    let parked = |id, priority| TaskSnap {
+        id,
+        priority,
+        accepted_at: id,
+        ..task(Role::Recv, TaskState::Downloading, vec![leg(Method::Cdn, LegState::Waiting)])
+    };
+    let got = decide(&snapshot(vec![parked(1, 0), parked(2, 0), parked(3, 5), queued(4)]));
+    assert_eq!(got, [3, 1].map(|task| Action::StartLeg { task, method: Method::Cdn }));
+    let got = decide(&snapshot(vec![parked(1, 0), parked(2, 0), urgent(4, 7)]));
+    assert_eq!(got, [Action::Begin { task: 4 }, Action::StartLeg { task: 1, method: Method::Cdn }]);
+}
+
+#[test]
+fn a_task_that_is_received_again_goes_to_the_end_of_the_queue() {
+    let again = TaskSnap { accepted_at: 9, ..queued(1) };
+    assert_eq!(begun(&snapshot(vec![again, queued(2), queued(3)])), [2, 3]);
+}
+
+#[test]
+fn who_waits_for_room_takes_no_place_and_holds_nobody_up() {
+    let large = TaskSnap { no_room: true, ..queued(1) };
+    assert_eq!(begun(&snapshot(vec![large, queued(2), queued(3)])), [2, 3]);
 }
 
 #[test]

@@ -26,7 +26,7 @@ const BLOCK: u64 = 16 << 10;
 const WINDOW: std::ops::RangeInclusive<u64> = 8..=128;
 /// What is under way from the centre to a whole swarm is to be a small part of the package: it cannot be had from anybody
 /// else meanwhile, and many members ask for the same. For a member that is this part of the bytes.
-const WINDOW_PART: u64 = 320;
+const WINDOW_PART: u64 = 1280;
 
 /// How much is asked of one peer at a time, in blocks, for a torrent of so many bytes.
 fn request_window(total: u64) -> usize {

@@ -26,6 +26,8 @@ use std::time::Instant;
 const MAX_OPEN: usize = 256;
 /// An open file's stamp is compared at most so often.
 const CHECK_MILLIS: u64 = 1_000;
+/// A file that nobody asked for in this time is closed: a node may seed hundreds of packages, each with many files.
+const IDLE_MILLIS: u64 = 60_000;
 /// Files whose stamp one look by path compares; further files take their turn in the next look.
 const FILES_PER_LOOK: usize = 256;
 
@@ -123,8 +125,9 @@ impl Seeding {
         if Stamp::of(now) == *stamp { Ok(()) } else { Err(self.changed(meta, "changed")) }
     }
 
-    /// Compares the stamps of files by path, as opening them anew would find them. Blocks.
+    /// Closes what nobody asks for, and compares the stamps of files by path, as opening them anew would find them. Blocks.
     pub fn look(&self) {
+        self.close_idle();
         let from = self.next_look.fetch_add(FILES_PER_LOOK, Ordering::Relaxed);
         let turn = self.stamps.len().min(FILES_PER_LOOK);
         for (file, stamp) in self.stamps.iter().cycle().skip(from % self.stamps.len().max(1)).take(turn) {
@@ -138,6 +141,17 @@ impl Seeding {
                 return;
             }
         }
+    }
+
+    fn close_idle(&self) {
+        let now = self.millis();
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.by_file.is_empty() {
+            return;
+        }
+        open.by_file.retain(|_, o| now.saturating_sub(o.checked.load(Ordering::Relaxed)) < IDLE_MILLIS);
+        let OpenFiles { by_file, oldest_first } = &mut *open;
+        oldest_first.retain(|f| by_file.contains_key(f));
     }
 
     fn open_file(&self, file: u32, meta: &FileMeta, stamp: &Stamp) -> anyhow::Result<Arc<Open>> {
