@@ -160,7 +160,8 @@ impl World {
         assert_eq!(tree(&self.receiver.store().join(name)), tree(&package.dir), "the copy differs from the master");
         assert!(self.receiver.store().join(format!("{name}.finished")).is_file(), "no marker");
         let staged = entries(&self.receiver.stage());
-        assert!(staged.iter().all(|e| !e.contains(name)), "left in staging: {staged:?} {:?}", tree(&self.receiver.stage()));
+        let own = format!("{}.", task_name(name));
+        assert!(staged.iter().all(|e| !e.starts_with(&own)), "left in staging: {staged:?} {:?}", tree(&self.receiver.stage()));
     }
 }
 
