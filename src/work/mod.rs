@@ -6,12 +6,13 @@
 //! * [`rooms`] — the disk's free space, shared by all receptions.
 //! * [`sampler`] — counts of running legs become rows once a second.
 //! * [`repair`] — what to do when a method cannot bring a file, or brought wrong bytes.
-//! * [`reception`] — local copies, finishing, dropping a cacher's data.
+//! * [`reception`] — local copies, finishing.
 //! * [`sharing`] — receptions that want the same files: one fetches, the others copy.
 //! * [`role`] — a node that is another than at its last start.
 //! * [`helping`] — a method that is done takes over what another one does not bring.
 //! * [`uploads`] — unfinished uploads of cancelled tasks.
 //! * [`hours`] — windows: which legs may run now, the caps of the hour, when tasks will be done.
+//! * [`sweep`] — what is over is cleaned up.
 //! * [`generate`] — gentask jobs. * [`upkeep`] — retention. * [`thrift`] — a database that somebody holds.
 //! * [`trust`] — whether the clock may be believed.
 
@@ -29,6 +30,7 @@ pub mod role;
 mod rooms;
 mod sampler;
 mod sharing;
+mod sweep;
 mod thrift;
 mod trust;
 mod upkeep;

@@ -1,0 +1,137 @@
+//! What is over is cleaned up: legs and assemblies of tasks that are not live, a cacher's data, staging directories that belong
+//! to nobody.
+
+use super::conductor::Conductor;
+use crate::assembly;
+use crate::error::Fault;
+use crate::model::task::{NodeType, TaskState};
+use crate::store::events::Level;
+use crate::store::tasks::TaskRow;
+use crate::views;
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Between two looks for what cancelled tasks left.
+const SWEEP: Duration = Duration::from_secs(5);
+
+impl Conductor {
+    /// Stops and cleans up what belongs to tasks that are not live any more (cancelled, replaced, failed).
+    pub(super) async fn release_dead(&mut self, live: &[TaskRow]) {
+        let live: HashSet<i64> = live.iter().map(|t| t.id).collect();
+        for ((task, method), leg) in &self.running {
+            if !live.contains(task) {
+                tracing::info!(task, %method, "the task is over: stopping its leg");
+                leg.stop();
+            }
+        }
+        for (task, stop) in &self.copying {
+            if !live.contains(task) {
+                stop.cancel();
+            }
+        }
+        let idle: Vec<i64> = self
+            .assemblies
+            .keys()
+            .copied()
+            .filter(|id| !live.contains(id) && !self.copying.contains_key(id) && !self.finishing.contains_key(id))
+            .filter(|id| !self.running.keys().any(|(task, _)| task == id))
+            .collect();
+        for id in idle {
+            let Some(assembly) = self.assemblies.remove(&id) else { continue };
+            if let Err(fault) = assembly.close().await {
+                tracing::warn!(%fault, "the last sync failed");
+            }
+            self.swept = None;
+        }
+    }
+
+    /// Removes what cancelled tasks left, now and then.
+    pub(super) async fn sweep_staging(&mut self) {
+        if self.swept.is_none_or(|t| t.elapsed() >= SWEEP) {
+            self.swept = Some(Instant::now());
+            self.clean_staging().await;
+            self.give_up_uploads().await;
+        }
+    }
+
+    /// Removes staging directories that belong to no task. What cannot be looked up stays.
+    pub(super) async fn clean_staging(&mut self) {
+        let unbelieved = self.seeds.unbelieved_ms(&Arc::clone(&self.node)).await;
+        let Ok(entries) = std::fs::read_dir(self.node.staging_root()) else { return };
+        let cacher = self.node.config.current().servertype == NodeType::Cacher;
+        for entry in entries.flatten() {
+            let id = entry.file_name().to_str().and_then(|n| n.rsplit('.').next()?.parse::<i64>().ok());
+            let Some(id) = id else { continue }; // not ours
+            let in_use = self.assemblies.contains_key(&id) || self.finishing.contains_key(&id) || self.copying.contains_key(&id);
+            if in_use || self.node.config.current().keeppartial {
+                continue;
+            }
+            let row = match self.node.store.task(id).await {
+                Ok(row) => row,
+                Err(_) => continue,
+            };
+            let is_over = |t: &TaskRow| match t.state {
+                TaskState::History | TaskState::Downloaded => true,
+                // What a cacher could not complete goes when its seed would have ended.
+                TaskState::DownloadError if cacher => {
+                    t.seed_until.is_some_and(|end| end.saturating_add(unbelieved) <= self.node.clock.now_ms())
+                }
+                _ => false,
+            };
+            if row.as_ref().is_some_and(|t| !is_over(t)) {
+                continue;
+            }
+            match row {
+                Some(row) if cacher => self.clear_stage(&row, entry.path()).await,
+                // On a receiver this may be the old version of a package, whose files have other names.
+                _ => {
+                    tracing::info!(path = %entry.path().display(), "removing partial data of a task that is over");
+                    remove_tree(entry.path()).await;
+                }
+            }
+        }
+        if cacher {
+            views::sweep_seeding_dirs(&self.node.config.current().transfer_dir());
+        }
+    }
+
+    /// The end of a cacher's task: the data, and only those, are deleted (protocol section 3.2). After the step, so that who
+    /// prolongs the seed time at this moment is not told that it was, while the data go.
+    pub(super) async fn drop_cache(&mut self, task: i64) -> Result<(), Fault> {
+        let row = self.row(task).await?;
+        let over = row.seed_until.is_none_or(|end| end <= self.node.clock.now_ms());
+        if self.node.config.current().servertype != NodeType::Cacher || !over {
+            return Ok(());
+        }
+        if let Some(assembly) = self.assemblies.remove(&task) {
+            assembly.close().await?;
+        }
+        self.move_task(task, TaskState::Downloading, TaskState::Downloaded, "seed time over").await?;
+        self.clear_stage(&row, self.node.staging(&row)).await;
+        Ok(())
+    }
+
+    /// Removes what a task that is over has staged. What somebody else put there stays, and is said once.
+    async fn clear_stage(&mut self, row: &TaskRow, root: PathBuf) {
+        let Ok(files) = self.node.store.task_files(row.id).await else { return };
+        let stage = root.clone();
+        let remove = move || assembly::remove_staged(&stage, files.iter().map(|f| &f.path));
+        if tokio::task::spawn_blocking(remove).await.unwrap_or(false) {
+            tracing::info!(path = %root.display(), "removed the data of a task that is over");
+        } else if self.rooms.left.insert(row.id) {
+            let text = format!("{} is not empty: what lies there is not of this task, and stays", root.display());
+            self.node.event(Level::Warn, "left", row.name.as_str(), &text).await;
+        }
+    }
+}
+
+pub(super) async fn remove_tree(path: std::path::PathBuf) {
+    let shown = path.display().to_string();
+    let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(&path)).await;
+    match removed {
+        Ok(Err(e)) if e.kind() != std::io::ErrorKind::NotFound => tracing::warn!(error = %e, path = shown, "cannot remove"),
+        _ => {}
+    }
+}
