@@ -3,5 +3,6 @@ CREATE TABLE node (
     id                INTEGER PRIMARY KEY CHECK (id = 1),
     servertype        TEXT NOT NULL,
     receiverstoreplan TEXT NOT NULL,
-    since             INTEGER NOT NULL              -- milliseconds since the epoch
+    since             INTEGER NOT NULL,             -- milliseconds since the epoch
+    seen_at           INTEGER NOT NULL DEFAULT 0    -- the last time that the service believed, likewise
 ) STRICT;

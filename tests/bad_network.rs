@@ -311,7 +311,8 @@ async fn a_cancelled_upload_leaves_no_parts() {
     let mut world = World::new();
     let at = world.dir.path().join("bucket");
     let bucket = Bucket::start(&at).await;
-    let endpoint = format!("s3+http://{}", bucket.addr);
+    let line = Link::to(bucket.addr);
+    let endpoint = format!("s3+http://{}", line.addr);
     world.sender.set_all(&json!({"obsendpoint": endpoint, "obsak": bucket::AK, "obssk": bucket::SK, "splitfiles": false}));
     let package = world.package("film", 40, 1);
     world.sender.start().await;
@@ -326,8 +327,14 @@ async fn a_cancelled_upload_leaves_no_parts() {
     };
     assert!(world.sender.call("send", json!({"taskfile": taskfile})).await.ok);
     until("a part is there", PATIENCE, async || (parts() > 1).then_some(())).await;
+    // The line goes down, which is why somebody cancels. What is in the bucket is given up when it is up again.
+    line.set(Line::Down);
+    let before = line.connections();
     assert_eq!(world.sender.call("cancel", json!({"taskfile": task})).await.desc(), "succeed!");
-    until("its parts are gone", 60, async || (parts() == 0).then_some(())).await;
+    until("giving up is tried", 60, async || (line.connections() > before).then_some(())).await;
+    assert!(parts() > 0);
+    line.set(Line::Good);
+    until("its parts are gone", 120, async || (parts() == 0).then_some(())).await;
     assert_eq!(world.sender.places(&task), ["sender/history"]);
 
     world.sender.set("obsrate", "");

@@ -438,9 +438,22 @@ async fn a_clock_that_jumps_ends_no_seed() {
     // And in some days the history forgets it, with everything that is left of it.
     let beside = world.receiver.data().join("receiver/downloading").join(format!("{task}.errhistory"));
     std::fs::write(&beside, "an error of long ago\n").expect("write");
+    // Not by a clock that is four days ahead when it starts: nobody can tell that from a wrong one.
+    let told_before = world.receiver.number(told).await;
     clock.shift(TimeDelta::days(4));
     world.receiver.kill();
     world.receiver.start().await;
+    until("it is told", 30, async || (world.receiver.number(told).await > told_before).then_some(())).await;
+    assert_eq!(world.receiver.places(&task), ["receiver/history"]);
+    assert!(beside.exists());
+    for hours in [22, 42] {
+        clock.shift(TimeDelta::hours(hours));
+        world.receiver.kill();
+        world.receiver.start().await;
+        let now = (Utc::now() + TimeDelta::hours(hours - 1)).timestamp_millis();
+        let noted = format!("select count(*) from node where seen_at > {now}");
+        until("the time is believed", 30, async || (world.receiver.number(&noted).await == 1).then_some(())).await;
+    }
     until("the history forgets", 60, async || world.receiver.places(&task).is_empty().then_some(())).await;
     assert_eq!(world.receiver.number("select count(*) from v_tasks").await, 0);
     until("its errors are gone", 10, async || (!beside.exists()).then_some(())).await;

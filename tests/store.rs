@@ -248,19 +248,25 @@ async fn ends_of_spans_change_hands() {
 #[tokio::test]
 async fn notes_of_uploads_outlive_their_task() {
     let (_dir, store) = open().await;
-    let t = NewTask { role: Role::Send, ..film() };
+    let by = |method| NewTask { role: Role::Send, legs: vec![(method, 1220)], ..film() };
+    let t = by(Method::Obs);
     let id = store.accept_task(&t, 1).await.unwrap();
     for (key, value) in [("upload:dcps/film/a.mxf", "{}"), ("entity:a.mxf", "{}")] {
         store.save_checkpoint(id, Method::Obs, key, value).await.unwrap();
     }
-    assert_eq!(store.cancelled_uploads().await.unwrap(), []);
+    assert_eq!(store.forsaken_uploads().await.unwrap(), []);
     assert!(store.move_task(id, TaskState::Queues, TaskState::History, "cancelled", 2).await.unwrap());
     let keys = vec!["upload:dcps/film/a.mxf".to_owned()];
-    assert_eq!(store.cancelled_uploads().await.unwrap(), [(id, keys.clone())]);
+    assert_eq!(store.forsaken_uploads().await.unwrap(), [(id, keys.clone())]);
     let again = store.accept_task(&t, 3).await.unwrap();
-    assert_eq!(store.cancelled_uploads().await.unwrap(), []);
+    assert_eq!(store.forsaken_uploads().await.unwrap(), []);
     assert_eq!(store.checkpoint(again, Method::Obs, &keys[0]).await.unwrap().as_deref(), Some("{}"));
     assert_eq!(store.checkpoint(again, Method::Obs, "entity:a.mxf").await.unwrap(), None);
+    // Sent without a share for the bucket, or when that is done: nobody goes on with what is left.
+    store.set_leg(again, Method::Obs, LegState::Done, "", 0, None).await.unwrap();
+    assert_eq!(store.forsaken_uploads().await.unwrap(), [(again, keys.clone())]);
+    let without = store.accept_task(&by(Method::Cdn), 4).await.unwrap();
+    assert_eq!(store.forsaken_uploads().await.unwrap(), [(without, keys.clone())]);
 }
 
 fn sample(task: i64, method: Method, done: u64) -> LegSample {

@@ -48,7 +48,7 @@ async fn a_swarm_relieves_its_centre() {
         accepted(&world, node, &taskfile).await;
     }
     for node in &receivers {
-        node.downloaded(&task_name("film")).await;
+        node.downloaded_within(&task_name("film"), 3 * PATIENCE).await;
         assert_eq!(tree(&node.store().join("film")), tree(&package.dir));
     }
     let took = started.elapsed();

@@ -27,11 +27,13 @@ impl Store {
         Ok(())
     }
 
-    /// The keys of notes about uploads, by cancelled task.
-    pub async fn cancelled_uploads(&self) -> Result<Vec<(i64, Vec<String>)>, Fault> {
+    /// The keys of notes about uploads that nobody goes on with, by task: it was cancelled, or sent again in another way.
+    pub async fn forsaken_uploads(&self) -> Result<Vec<(i64, Vec<String>)>, Fault> {
         let rows: Vec<(i64, String)> = sqlx::query_as(
             "SELECT c.task_id, c.key FROM tasks t JOIN checkpoints c ON c.task_id = t.id WHERE t.role = 'sender' \
-             AND t.state = 'history' AND t.reason = 'cancelled' AND c.method = 'obs' AND c.key GLOB 'upload:*' ORDER BY c.task_id",
+             AND c.method = 'obs' AND c.key GLOB 'upload:*' AND ((t.state = 'history' AND t.reason = 'cancelled') OR NOT EXISTS \
+             (SELECT 1 FROM legs l WHERE l.task_id = t.id AND l.method = 'obs' AND l.state IN ('waiting', 'running', 'failed'))) \
+             ORDER BY c.task_id",
         )
         .fetch_all(&self.readers)
         .await

@@ -20,15 +20,31 @@ impl Store {
         Ok(row.map(|(servertype, receiverstoreplan)| NodeRow { servertype, receiverstoreplan }))
     }
 
+    /// The last time that the service believed (milliseconds since the epoch), if there was one.
+    pub async fn seen_at(&self) -> Result<Option<i64>, Fault> {
+        let at: Option<i64> =
+            sqlx::query_scalar("SELECT seen_at FROM node").fetch_optional(&self.readers).await.map_err(db_fault)?;
+        Ok(at.filter(|at| *at > 0))
+    }
+
+    /// Notes that the service believes this time.
+    pub async fn note_seen_at(&self, now_ms: i64) -> Result<(), Fault> {
+        sqlx::query("UPDATE node SET seen_at = ?").bind(now_ms).execute(&self.writer).await.map_err(db_fault)?;
+        Ok(())
+    }
+
     /// Notes what the node is now.
     pub async fn put_node(&self, node: &NodeRow, now_ms: i64) -> Result<(), Fault> {
-        sqlx::query("INSERT OR REPLACE INTO node (id, servertype, receiverstoreplan, since) VALUES (1, ?, ?, ?)")
-            .bind(&node.servertype)
-            .bind(&node.receiverstoreplan)
-            .bind(now_ms)
-            .execute(&self.writer)
-            .await
-            .map_err(db_fault)?;
+        sqlx::query(
+            "INSERT INTO node (id, servertype, receiverstoreplan, since) VALUES (1, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET \
+             servertype = excluded.servertype, receiverstoreplan = excluded.receiverstoreplan, since = excluded.since",
+        )
+        .bind(&node.servertype)
+        .bind(&node.receiverstoreplan)
+        .bind(now_ms)
+        .execute(&self.writer)
+        .await
+        .map_err(db_fault)?;
         Ok(())
     }
 }

@@ -51,7 +51,7 @@ pub struct Conductor {
     upkeep: super::upkeep::Upkeep,
     thrift: super::thrift::Thrift,
     pub(super) seeds: super::trust::SeedClock,
-    pub(super) giving_up: Option<tokio::task::JoinHandle<()>>,
+    pub(super) giving_up: Option<super::uploads::Round>,
     pub(super) swept: Option<Instant>,
 }
 
@@ -132,6 +132,14 @@ impl Conductor {
     pub async fn run(mut self, stop: CancellationToken, deadline: Duration) -> bool {
         if let Err(fault) = self.node.store.reset_running_legs().await {
             tracing::error!(%fault, "cannot reset the legs of the last run");
+        }
+        match self.node.store.seen_at().await {
+            Ok(seen) => {
+                let now = self.node.clock.now_ms();
+                self.seeds.start(seen, now);
+                self.upkeep.start(seen, now);
+            }
+            Err(fault) => tracing::error!(%fault, "cannot read what the clock showed last"),
         }
         self.clean_staging().await;
         let mut sampled = Instant::now();

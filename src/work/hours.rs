@@ -30,6 +30,8 @@ const SAME_MS: i64 = 30_000;
 const NOTHING_MS: u64 = 300_000;
 /// Different windows that are remembered.
 const MANY: usize = 1000;
+/// Finding out the open hours of a month takes a while: no look spends more on it than this and the last one.
+const SPEND: Duration = Duration::from_millis(20);
 
 /// What the conductor remembers between ticks.
 #[derive(Default)]
@@ -38,6 +40,8 @@ pub struct Hours {
     /// What the row of a leg's windows says. A task that is accepted again has new rows.
     told: HashMap<(i64, Method), (i64, Hour)>,
     looked: Option<Instant>,
+    /// What the look of now has spent on finding out hours.
+    spent: Duration,
     /// When what a task offers ends, by the acceptance that it was found for.
     deadlines: HashMap<i64, (i64, Option<i64>)>,
     /// As the database has them, with the acceptance that they are about.
@@ -76,6 +80,9 @@ impl Known {
     }
 }
 
+/// It has to be found out first, and another look does.
+struct NotYet;
+
 impl Hours {
     /// `None` for a text that is no window: the rows hold none.
     fn known(&mut self, text: &str, now: DateTime<Local>) -> Option<&mut Known> {
@@ -92,11 +99,20 @@ impl Hours {
         self.known.get_mut(text)
     }
 
-    fn spans(&mut self, text: Option<&str>, now: DateTime<Local>) -> OpenSpans {
+    fn spans(&mut self, text: Option<&str>, now: DateTime<Local>) -> Result<OpenSpans, NotYet> {
         let always = || OpenSpans::from([(now.timestamp_millis(), (now + TimeDelta::days(HORIZON_DAYS)).timestamp_millis())]);
-        let Some(known) = text.and_then(|t| self.known(t, now)) else { return always() };
-        let Known { windows, spans, .. } = known;
-        spans.get_or_insert_with(|| open_spans(windows, &now)).clone()
+        let spent = self.spent;
+        let Some(known) = text.and_then(|t| self.known(t, now)) else { return Ok(always()) };
+        if let Some(spans) = &known.spans {
+            return Ok(spans.clone());
+        }
+        if spent >= SPEND {
+            return Err(NotYet);
+        }
+        let began = Instant::now();
+        let spans = known.spans.insert(open_spans(&known.windows, &now)).clone();
+        self.spent += began.elapsed();
+        Ok(spans)
     }
 }
 
@@ -175,8 +191,10 @@ impl Conductor {
         known.retain(|task, (of, _)| accepted.get(task) == Some(of));
         let now = self.node.clock.now();
         let (mut news, mut turns) = (Vec::new(), Vec::new());
+        self.hours.spent = Duration::ZERO;
         for t in tasks.iter().filter(|t| matches!(t.state, TaskState::Queues | TaskState::Uploading | TaskState::Downloading)) {
-            let mine: Vec<LegLeft> = legs.iter().filter(|l| l.task == t.id).filter_map(|l| self.leg_left(t, l, now)).collect();
+            let mine = legs.iter().filter(|l| l.task == t.id).filter_map(|l| self.leg_left(t, l, now).transpose());
+            let Ok(mine) = mine.collect::<Result<Vec<LegLeft>, NotYet>>() else { continue };
             let before = known.get(&t.id).map(|(_, o)| o.clone()).unwrap_or_default();
             let deadline = self.deadline(t).await?;
             let next = outlook(&now, &mine, deadline, !before.risk.is_empty());
@@ -205,21 +223,21 @@ impl Conductor {
     }
 
     /// What is left of a leg; `None` when nothing is, or nobody waits for it.
-    fn leg_left(&mut self, t: &TaskRow, l: &LegRow, now: DateTime<Local>) -> Option<LegLeft> {
+    fn leg_left(&mut self, t: &TaskRow, l: &LegRow, now: DateTime<Local>) -> Result<Option<LegLeft>, NotYet> {
         let bytes = l.bytes_total.saturating_sub(l.bytes_done);
         let moves = t.role == Role::Recv || l.method == Method::Obs;
         if bytes == 0 || !moves || !matches!(l.state, LegState::Waiting | LegState::Running) {
-            return None;
+            return Ok(None);
         }
         let bound = self.bound(t, l);
-        Some(LegLeft {
+        Ok(Some(LegLeft {
             method: l.method,
             bytes,
             rate: l.measured.filter(|rate| *rate > 0 || l.active_ms >= NOTHING_MS),
             windows: bound.unwrap_or_default().to_owned(),
-            open: self.hours.spans(bound, now),
+            open: self.hours.spans(bound, now)?,
             from: l.retry_at.unwrap_or(0),
-        })
+        }))
     }
 
     /// When what the task offers ends: the seed time after it was sent. A seed time of 0 says nothing about the others.

@@ -10,7 +10,7 @@
 //! * [`sharing`] — receptions that want the same files: one fetches, the others copy.
 //! * [`role`] — a node that is another than at its last start.
 //! * [`helping`] — a method that is done takes over what another one does not bring.
-//! * [`uploads`] — unfinished uploads of cancelled tasks.
+//! * [`uploads`] — unfinished uploads that nobody goes on with.
 //! * [`hours`] — windows: which legs may run now, the caps of the hour, when tasks will be done.
 //! * [`sweep`] — what is over is cleaned up.
 //! * [`generate`] — gentask jobs. * [`upkeep`] — retention. * [`thrift`] — a database that somebody holds.

@@ -21,6 +21,12 @@ impl Trust {
         Self { jump_ms: i64::try_from(jump.as_millis()).unwrap_or(i64::MAX), last: None }
     }
 
+    /// At a start: what the clock showed when it was believed last, before it. Whoever was off for longer than a day, or
+    /// starts with a wrong clock, is not believed at first: the two look the same.
+    pub fn start(&mut self, seen_at: Option<i64>, now_ms: i64, at: Instant) {
+        self.last = seen_at.filter(|seen| now_ms.saturating_sub(*seen) > STAY_MS).map(|seen| (at, seen));
+    }
+
     pub fn believes(&mut self, now_ms: i64, at: Instant) -> bool {
         let (then, shown) = *self.last.get_or_insert((at, now_ms));
         let elapsed = since(then, at);
@@ -48,15 +54,23 @@ const SEED_JUMP: Duration = Duration::from_secs(600);
 pub struct SeedClock {
     trust: Trust,
     doubted: bool,
+    noted: Option<Instant>,
 }
 
 impl Default for SeedClock {
     fn default() -> Self {
-        Self { trust: Trust::new(SEED_JUMP), doubted: false }
+        Self { trust: Trust::new(SEED_JUMP), doubted: false, noted: None }
     }
 }
 
+/// Between two notes of the time that is believed.
+const NOTE: Duration = Duration::from_secs(60);
+
 impl SeedClock {
+    pub fn start(&mut self, seen_at: Option<i64>, now_ms: i64) {
+        self.trust.start(seen_at, now_ms, Instant::now());
+    }
+
     /// By how much the clock is ahead of what is believed (milliseconds).
     pub async fn unbelieved_ms(&mut self, node: &Node) -> i64 {
         let now = node.clock.now_ms();
@@ -64,10 +78,20 @@ impl SeedClock {
         if (ahead > 0) != self.doubted {
             self.doubted = ahead > 0;
             let text = match self.doubted {
-                true => format!("the clock has jumped ahead by {} minutes: no seed time ends by that for a day", ahead / 60_000),
+                true => format!(
+                    "the clock has jumped ahead by {} minutes, or the service was stopped for so long: no seed time ends by that, \
+                     and nothing old is deleted, for a day",
+                    ahead / 60_000
+                ),
                 false => "the clock is believed again".to_owned(),
             };
             node.event(Level::Warn, "clock", "", &text).await;
+        }
+        if ahead == 0 && self.noted.is_none_or(|at| at.elapsed() >= NOTE) {
+            self.noted = Some(Instant::now());
+            if let Err(fault) = node.store.note_seen_at(now).await {
+                tracing::warn!(%fault, "cannot note the time");
+            }
         }
         ahead
     }
@@ -96,6 +120,21 @@ mod tests {
         assert!(!trust.believes(5 * HOUR, hours(5)), "set right again");
         assert!(trust.believes(29 * HOUR, hours(29)), "and so for a day");
         assert!(trust.believes(30 * HOUR, hours(30)));
+    }
+
+    #[test]
+    fn a_start_believes_a_day() {
+        let (start, jump) = (Instant::now(), Duration::from_secs(600));
+        let hours = |n: u64| start + Duration::from_secs(n * 3600);
+        for (seen, now, believed) in
+            [(None, 400 * DAY, true), (Some(5), DAY, true), (Some(DAY), HOUR, true), (Some(5), DAY + HOUR, false)]
+        {
+            let mut trust = Trust::new(jump);
+            trust.start(seen, now, start);
+            assert_eq!(trust.believes(now, start), believed, "{seen:?} {now}");
+            assert_eq!(trust.time(now, start), if believed { now } else { 5 });
+            assert!(trust.believes(now + DAY, hours(24)), "and after a day in any case");
+        }
     }
 
     /// What the clock shows at each hour, and what is believed to be the time.

@@ -29,6 +29,11 @@ impl Default for Upkeep {
 }
 
 impl Upkeep {
+    /// See [`Trust::start`].
+    pub fn start(&mut self, seen_at: Option<i64>, now_ms: i64) {
+        self.trust.start(seen_at, now_ms, Instant::now());
+    }
+
     /// Does a round if one is due.
     pub async fn run(&mut self, node: &Node) {
         if self.last.is_some_and(|t| t.elapsed() < PERIOD) {

@@ -206,7 +206,12 @@ impl Node {
 
     /// Asks until the package is in its store; any error ends the test.
     pub async fn downloaded(&self, task: &str) -> Progress {
-        until(&format!("{task} is downloaded"), PATIENCE, async || {
+        self.downloaded_within(task, PATIENCE).await
+    }
+
+    /// The same, for what takes longer.
+    pub async fn downloaded_within(&self, task: &str, seconds: u64) -> Progress {
+        until(&format!("{task} is downloaded"), seconds, async || {
             let p = self.progress(task).await;
             assert!(["queues", "downloading", "downloaded"].contains(&p.status().as_str()), "progress: {p:?}");
             (p.status() == "downloaded").then_some(p)

@@ -255,12 +255,13 @@ impl ObsTransport {
         Err(path.iter().fold(fault, |fault, path| fault.file(path)))
     }
 
-    /// Gives up the unfinished uploads that these notes speak of (their keys begin with [`UPLOAD_NOTES`]).
+    /// Gives up the unfinished uploads that these notes speak of (their keys begin with [`UPLOAD_NOTES`]). The notes of those
+    /// that the store does not give up now stay.
     pub async fn give_up(&self, notes: &[String], checkpoints: &dyn Checkpoints) -> Result<(), Fault> {
         for note in notes {
             match (&*self.store, note.strip_prefix(UPLOAD_NOTES)) {
                 (ObjectStore::Bucket(bucket), Some(key)) => {
-                    multipart::forget(bucket, &self.location.place(), key, checkpoints).await?;
+                    multipart::give_up(bucket, &self.location.place(), key, checkpoints).await?;
                 }
                 _ => checkpoints.remove(note).await?,
             }

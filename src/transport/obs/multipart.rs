@@ -61,23 +61,26 @@ pub(super) async fn save_note(checkpoints: &dyn Checkpoints, key: &str, note: &N
 /// Gives up an upload that a note speaks of: stores keep its parts for ever otherwise. A store that does not answer now
 /// is not waited for.
 pub(super) async fn forget(bucket: &Bucket, place: &str, key: &str, checkpoints: &dyn Checkpoints) -> Result<(), Fault> {
-    if let Some(note) = load_note(checkpoints, key).await?
-        && note.place == place
-    {
-        abort(bucket, key, &note.upload_id).await;
+    if let Err(f) = abort(bucket, place, key, checkpoints).await {
+        tracing::warn!(key, fault = %f, detail = f.detail, "an unfinished upload stays in the bucket");
     }
     checkpoints.remove(&note_key(key)).await
 }
 
-async fn abort(bucket: &Bucket, key: &str, id: &str) {
-    let ask = Ask::new(Method::DELETE, key, format!("uploadId={}", query_value(id)));
-    match bucket
-        .ask(ask, "cannot give up an unfinished upload")
-        .await
-        .and_then(|a| a.or_fault("cannot give up an unfinished upload"))
-    {
-        Ok(_) => {}
-        Err(f) => tracing::warn!(key, fault = %f, detail = f.detail, "an unfinished upload stays in the bucket"),
+/// The same, for who can wait: the note stays as long as the upload does.
+pub(super) async fn give_up(bucket: &Bucket, place: &str, key: &str, checkpoints: &dyn Checkpoints) -> Result<(), Fault> {
+    abort(bucket, place, key, checkpoints).await?;
+    checkpoints.remove(&note_key(key)).await
+}
+
+/// An upload that the store does not know (any more) is as good as given up.
+async fn abort(bucket: &Bucket, place: &str, key: &str, checkpoints: &dyn Checkpoints) -> Result<(), Fault> {
+    const DOING: &str = "cannot give up an unfinished upload";
+    let Some(note) = load_note(checkpoints, key).await?.filter(|note| note.place == place) else { return Ok(()) };
+    let ask = Ask::new(Method::DELETE, key, format!("uploadId={}", query_value(&note.upload_id)));
+    match bucket.ask(ask, DOING).await? {
+        super::client::Answer::Refused(r) if r.is_lost_upload() => Ok(()),
+        answer => answer.or_fault(DOING).map(drop),
     }
 }
 
