@@ -63,8 +63,11 @@ impl Store {
         for sql in [
             "UPDATE spans SET method = ?3 WHERE task_id = ?1 AND idx = ?2 AND \
              (method <> 'bt' OR NOT EXISTS (SELECT 1 FROM spans WHERE task_id = ?1 AND idx = ?2 AND method <> 'bt'))",
-            "INSERT INTO legs (task_id, method, state) SELECT ?1, ?3, 'waiting' WHERE ?2 >= 0 ON CONFLICT (task_id, method) \
-             DO UPDATE SET state = 'waiting', retry_at = NULL WHERE state IN ('done', 'failed', 'off')",
+            "INSERT INTO legs (task_id, method, state) SELECT DISTINCT task_id, method, 'waiting' FROM spans \
+             WHERE task_id = ?1 AND idx = ?2 AND method <> 'local' AND ?3 <> '' ON CONFLICT (task_id, method) DO UPDATE SET state = 'waiting', retry_at = NULL WHERE state IN ('done', 'failed', 'off')",
+            // Nothing is left to try.
+            "UPDATE legs SET state = 'done', error = '', tries = 0, retry_at = NULL WHERE task_id = ?1 AND state = 'waiting' \
+             AND ?2 >= 0 AND ?3 <> '' AND NOT EXISTS (SELECT 1 FROM spans s WHERE s.task_id = ?1 AND s.method = legs.method)",
         ] {
             sqlx::query(sql).bind(task).bind(file).bind(by.as_str()).execute(&mut *tx).await.map_err(db_fault)?;
         }

@@ -67,9 +67,9 @@ pub async fn hand_over(node: &Node, plan: &Plan, files: &[u32], from: Option<Met
 }
 
 /// When several had a part in a file that is wrong, or the one that has it now may not have brought all of it, nobody is to
-/// blame yet: one of those that have whole files brings it anew. `None`: nobody can, or it is known who is to blame.
+/// blame yet: one of those that have whole files brings it anew. `None`: nobody can.
 async fn who_brings_anew(node: &Node, plan: &Plan, file: u32, sources: &[Option<Method>]) -> Result<Option<Method>, Fault> {
-    if sources.contains(&None) || (sources.len() < 2 && !node.store.is_mixed(plan.task.id, file).await?) {
+    if sources.contains(&None) {
         return Ok(None);
     }
     let refusals = node.store.refusals(plan.task.id).await?;
@@ -90,9 +90,12 @@ pub async fn repair_wrong_files(node: &Node, plan: &Plan, assembly: &Assembly) -
         }
         // First of all, whatever becomes of it: bytes that nobody vouches for must not be taken for present when the task
         // is received again.
-        let suspect: Vec<_> = mine.clone().filter(|s| sources.contains(&s.method)).map(|s| s.span.range()).collect();
+        let mixed = node.store.is_mixed(plan.task.id, file).await?;
+        let suspect = mine.filter(|s| mixed || sources.contains(&s.method)).map(|s| s.span.range()).collect::<Vec<_>>();
         assembly.reset(file, &suspect).await?;
-        if let Some(by) = who_brings_anew(node, plan, file, &sources).await? {
+        if (mixed || sources.len() > 1)
+            && let Some(by) = who_brings_anew(node, plan, file, &sources).await?
+        {
             node.store.fetch_anew(plan.task.id, file, by).await?;
             let text = format!("file {}: wrong SHA-1, and several had a part in it: {by} brings it anew", assembly.path_of(file));
             node.event(Level::Warn, "fetched anew", plan.task.name.as_str(), &text).await;

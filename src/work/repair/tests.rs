@@ -186,6 +186,24 @@ async fn nobody_is_refused_for_what_another_one_may_have_brought() {
     }
 }
 
+/// bt has back what the CDN had brought in part: of such a file bt's part is in doubt, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_bt_took_back_is_fetched_anew() {
+    let f = Fixture::start().await;
+    let span = |offset, len| crate::model::span::Span { file: 0, offset, len };
+    let task = f.receive(&[given("a.mxf", Method::Obs)], true).await;
+    let assembly = Assembly::open(task.id, &f.node.staging(&task), &f.node.store, f.node.nudge.clone()).await.unwrap();
+    f.node.store.give_spans(task.id, Method::Obs, Method::Cdn, &[(span(0, 500), 200)]).await.unwrap();
+    assembly.write_at(0, 200, &[9; 50]).unwrap();
+    assembly.commit(0, 200..250);
+    assembly.sync().await.unwrap();
+    f.node.store.give_spans(task.id, Method::Cdn, Method::Bt, &[(span(200, 300), 200)]).await.unwrap();
+    f.node.store.set_leg(task.id, Method::Bt, LegState::Done, "", 0, None).await.unwrap();
+    assert_eq!(wrong_again(&f, task.id, &assembly).await.as_deref(), Ok("cdn bt"), "all of it");
+    assert_eq!(f.legs(task.id).await, "bt waiting 300, cdn waiting 200, obs done 0");
+    assembly.close().await.unwrap();
+}
+
 /// The same where a method gave up in the middle of a file.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_takes_over_a_part_is_not_refused_for_all() {
