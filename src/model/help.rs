@@ -2,7 +2,11 @@
 //! wait for it.
 //!
 //! The ratio is what the sender wishes, and the film is to play tonight: as long as every method brings what it was given,
-//! nothing moves. A method outside its window is not slow, and gets no help.
+//! nothing moves. A method outside its window is not slow, and gets no help; but what it took over from another one goes
+//! back, when that one may fetch.
+//!
+//! Who gave its part away because it did not work is no help for one that is merely slow: else two that are both slow
+//! would give each other the same bytes for ever.
 
 use super::span::{Method, Span};
 use std::ops::Range;
@@ -15,19 +19,34 @@ const SOON_SECONDS: u64 = 600;
 /// Less than this per second is nothing.
 const NOTHING: u64 = 1024;
 /// Spans are cut at multiples of this.
-const GRAIN: u64 = 1 << 20;
+pub const GRAIN: u64 = 1 << 20;
 
 /// How a method stands in a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stand {
     /// It has brought all that it was given, and may fetch now.
     Done,
+    /// The same; but it gave its part away and has brought nothing since. It helps those who bring nothing at all.
+    Spare,
+    /// The same, moments ago, or it failed. It only takes back its own from one that may not fetch.
+    Tired,
     /// It works, and its rate is known.
     Works,
-    /// Its last try failed; the next one is minutes away.
+    /// One try failed, and the next one is minutes away.
+    Stumbled,
+    /// Several tries in a row failed, and the next one is still to come.
     Away,
+    /// Something is left, and its window is closed.
+    Closed,
     /// Neither helps nor is helped.
     Apart,
+}
+
+impl Stand {
+    /// It could take something over.
+    pub fn is_free(self) -> bool {
+        matches!(self, Self::Done | Self::Spare | Self::Tired)
+    }
 }
 
 /// One method's part of a reception.
@@ -37,8 +56,10 @@ pub struct Part {
     pub stand: Stand,
     /// Bytes that it has not brought yet.
     pub left: u64,
-    /// Bytes per second: of one that works, lately; of one that is done, on average.
+    /// Bytes per second: of one that works, lately; of one that is done, when it worked last.
     pub rate: u64,
+    /// Bytes that it can bring before its window closes, as far as that is known.
+    pub most: u64,
 }
 
 /// `from` gives this many of its bytes to `to`.
@@ -51,18 +72,23 @@ pub struct Help {
 
 /// Who helps whom. `able`: of the bytes that the first method lacks, how many the second could bring.
 pub fn help(parts: &[Part], able: impl Fn(Method, Method) -> u64) -> Option<Help> {
-    let bytes = |from: &Part, to: &Part| match from.stand {
-        Stand::Away => from.left,
-        Stand::Works if from.left / SOON_SECONDS <= from.rate => 0,
-        Stand::Works if from.rate < NOTHING => from.left,
+    let bytes = |from: &Part, to: &Part| match (from.stand, to.stand) {
+        (Stand::Closed, helper) if helper.is_free() => from.left,
+        (Stand::Away, Stand::Done | Stand::Spare) => from.left,
+        (Stand::Works, _) if from.left / SOON_SECONDS <= from.rate => 0,
+        (Stand::Works, Stand::Done | Stand::Spare) if from.rate < NOTHING => from.left,
         // As long as it takes to bring one half here, the other one is brought there.
-        Stand::Works if to.rate > from.rate * 2 => from.left / 2,
+        (Stand::Works, Stand::Done) if to.rate > from.rate * 2 => from.left / 2,
+        // It may be well in a moment; the other one need not be idle until then.
+        (Stand::Stumbled, Stand::Done) => from.left / 2,
         _ => 0,
     };
-    let helpers = || parts.iter().filter(|p| p.stand == Stand::Done);
-    let pairs = parts.iter().flat_map(|from| helpers().map(move |to| (from, to)));
+    let most = |to: &Part| if to.most < GRAIN { 0 } else { to.most };
+    let pairs = parts.iter().flat_map(|from| parts.iter().map(move |to| (from, to)));
     pairs
-        .map(|(from, to)| Help { from: from.method, to: to.method, bytes: bytes(from, to).min(able(from.method, to.method)) })
+        .map(|(from, to)| (from, to, bytes(from, to).min(most(to))))
+        .filter(|(_, _, bytes)| *bytes > 0)
+        .map(|(from, to, bytes)| Help { from: from.method, to: to.method, bytes: bytes.min(able(from.method, to.method)) })
         .filter(|h| h.bytes > 0)
         .max_by_key(|h| (h.bytes, h.to))
 }
@@ -102,7 +128,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn part(method: Method, stand: Stand, left: u64, rate: u64) -> Part {
-        Part { method, stand, left, rate }
+        Part { method, stand, left, rate, most: u64::MAX }
     }
 
     #[test]
@@ -119,6 +145,20 @@ mod tests {
             ("both are away", vec![part(Obs, Away, gib, 0), part(Cdn, Away, gib, 0)], None),
             ("its window is closed", vec![part(Obs, Apart, gib, 0), part(Cdn, Done, 0, 0)], None),
             ("the other window is closed", vec![part(Obs, Away, gib, 0), part(Cdn, Apart, 0, 0)], None),
+            ("it stumbled", vec![part(Obs, Stumbled, gib, 0), part(Cdn, Done, 0, 0)], some(Obs, Cdn, gib / 2)),
+            ("one that did not work is no help", vec![part(Cdn, Works, gib, 10_000), part(Obs, Spare, 0, 9 * MIB)], None),
+            ("better than nothing", vec![part(Cdn, Works, gib, 0), part(Obs, Spare, 0, 9 * MIB)], some(Cdn, Obs, MIB)),
+            ("better than nobody", vec![part(Cdn, Away, gib, 0), part(Obs, Spare, 0, 0)], some(Cdn, Obs, MIB)),
+            ("but not at once", vec![part(Cdn, Away, gib, 0), part(Obs, Tired, 0, 0)], None),
+            ("a tired one is no help", vec![part(Bt, Works, gib, 0), part(Cdn, Tired, 0, 9 * MIB)], None),
+            ("who may not fetch gives back", vec![part(Cdn, Closed, gib, 0), part(Obs, Tired, 0, 0)], some(Cdn, Obs, MIB)),
+            ("to one that may", vec![part(Cdn, Closed, gib, 0), part(Obs, Closed, 0, 0)], None),
+            (
+                "its window closes soon",
+                vec![part(Bt, Away, gib, 0), Part { most: 7 * MIB, ..part(Cdn, Done, 0, 0) }],
+                some(Bt, Cdn, 7 * MIB),
+            ),
+            ("its window closes now", vec![part(Bt, Away, gib, 0), Part { most: MIB - 1, ..part(Cdn, Done, 0, 0) }], None),
             ("nobody else has it", vec![part(Cdn, Away, gib, 0), part(Bt, Done, 0, MIB)], None),
             ("a piece of it", vec![part(Cdn, Away, gib, 0), part(Obs, Done, 0, MIB)], some(Cdn, Obs, MIB)),
             (

@@ -18,6 +18,7 @@ pub mod library_rows;
 pub mod library_watch;
 pub mod lists;
 pub mod lock;
+mod mixed;
 pub mod node;
 pub mod outlooks;
 pub mod packages;

@@ -181,6 +181,9 @@ impl Store {
         .execute(&mut *tx)
         .await
         .map_err(db_fault)?;
+        if let Some(method) = from {
+            super::mixed::note(&mut tx, task, method, &list).await?;
+        }
         // What was to be copied goes back to the methods the sender meant.
         sqlx::query(
             "WITH n AS MATERIALIZED (SELECT value->>0 AS i, value->>1 AS m FROM json_each(?2)) \
@@ -226,6 +229,7 @@ impl Store {
         if at_work == 0 {
             return Ok(false);
         }
+        super::mixed::note(&mut tx, task, from, &list).await?;
         let given = "WITH n AS MATERIALIZED (SELECT CAST(value->>0 AS INTEGER) AS i, CAST(value->>1 AS INTEGER) AS at, \
                      CAST(value->>2 AS INTEGER) AS stays FROM json_each(?2))";
         for sql in [
@@ -333,7 +337,7 @@ impl Store {
 }
 
 /// What legs have to bring follows their spans.
-async fn retotal_legs(tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>, task: i64) -> Result<(), Fault> {
+pub(super) async fn retotal_legs(tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>, task: i64) -> Result<(), Fault> {
     sqlx::query(
         "UPDATE legs SET bytes_total = n.bytes, bytes_done = min(bytes_done, n.bytes) FROM \
          (SELECT l.method AS m, coalesce(sum(s.len), 0) AS bytes FROM legs l LEFT JOIN spans s \

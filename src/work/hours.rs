@@ -165,6 +165,13 @@ impl Conductor {
         })
     }
 
+    /// When the window of a leg closes that is open now; `None`: not in sight.
+    pub(super) fn closes_at(&mut self, t: &TaskRow, l: &LegRow) -> Option<i64> {
+        let now = self.node.clock.now();
+        let hour = self.bound(t, l).and_then(|text| Some(self.hours.known(text, now)?.hour))?;
+        hour.change.filter(|_| hour.open)
+    }
+
     /// Finds out when tasks will be done, and says when one will be too late. A failure is made up for by the next look.
     pub(super) async fn look_ahead(&mut self, tasks: &[TaskRow], legs: &[LegRow]) {
         if self.node.store.thrifty() || self.hours.looked.is_some_and(|at| at.elapsed() < OUTLOOK_EVERY) {

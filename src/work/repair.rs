@@ -22,26 +22,30 @@ const SPREAD: f64 = 0.2;
 /// Methods that can bring any file: the origin has the whole package, the bucket may have it. (bt has only its own part.)
 const STAND_INS: [Method; 2] = [Method::Cdn, Method::Obs];
 
+/// Whether a method could be asked at all.
+fn is_usable(node: &Node, plan: &Plan, m: Method) -> bool {
+    let config = node.config.current();
+    match m {
+        // A cacher has nothing to do with the other methods' parts.
+        _ if config.servertype == NodeType::Cacher => false,
+        Method::Cdn => plan.file.cdn.url.is_some(),
+        Method::Obs => plan.file.obs.url.is_some() && obs_location(&config, &plan.file).is_ok(),
+        Method::Bt => true,
+    }
+}
+
 /// Gives files that `from` (`None` = the library) failed on to other methods. The message is the reason, the file named.
 /// `false`: for one of them nobody is left, and none was handed over.
 pub async fn hand_over(node: &Node, plan: &Plan, files: &[u32], from: Option<Method>, message: &str) -> Result<bool, Fault> {
     let now = node.clock.now_ms();
     let refused: HashSet<(u32, Option<Method>)> =
         node.store.refusals(plan.task.id).await?.into_iter().map(|(n, m, _)| (n, m)).collect();
-    let config = node.config.current();
     // Whom the sender meant, where that is one method.
     let mut planned: HashMap<u32, Option<Method>> = HashMap::new();
     for s in plan.spans.iter().filter(|s| s.method == from) {
         planned.entry(s.span.file).and_modify(|m| *m = m.filter(|m| *m == s.planned)).or_insert(Some(s.planned));
     }
-    let usable = |m: &Method| match m {
-        // A cacher has nothing to do with the other methods' parts.
-        _ if config.servertype == NodeType::Cacher => false,
-        Method::Cdn => plan.file.cdn.url.is_some(),
-        Method::Obs => plan.file.obs.url.is_some() && obs_location(&config, &plan.file).is_ok(),
-        Method::Bt => true,
-    };
-    let can: Vec<Method> = Method::ALL.into_iter().filter(usable).collect();
+    let can: Vec<Method> = Method::ALL.into_iter().filter(|m| is_usable(node, plan, *m)).collect();
     let mut moves = Vec::with_capacity(files.len());
     for &file in files {
         // A file that was to be copied goes to the method the sender meant, another one to a stand-in; a stand-in that could
@@ -62,6 +66,17 @@ pub async fn hand_over(node: &Node, plan: &Plan, files: &[u32], from: Option<Met
     Ok(true)
 }
 
+/// When several had a part in a file that is wrong, or the one that has it now may not have brought all of it, nobody is to
+/// blame yet: one of those that have whole files brings it anew. `None`: nobody can.
+async fn who_brings_anew(node: &Node, plan: &Plan, file: u32, sources: &[Option<Method>]) -> Result<Option<Method>, Fault> {
+    if sources.contains(&None) {
+        return Ok(None);
+    }
+    let refusals = node.store.refusals(plan.task.id).await?;
+    let free = |m: &Method| is_usable(node, plan, *m) && !refusals.iter().any(|(n, r, _)| *n == file && *r == Some(*m));
+    Ok(STAND_INS.into_iter().find(free))
+}
+
 /// Deals with the files whose SHA-1 came out wrong. Returns the error that ends the task, if nobody can repair one.
 pub async fn repair_wrong_files(node: &Node, plan: &Plan, assembly: &Assembly) -> Result<Option<String>, Fault> {
     for file in assembly.wrong_files() {
@@ -75,8 +90,17 @@ pub async fn repair_wrong_files(node: &Node, plan: &Plan, assembly: &Assembly) -
         }
         // First of all, whatever becomes of it: bytes that nobody vouches for must not be taken for present when the task
         // is received again.
-        let suspect: Vec<_> = mine.clone().filter(|s| sources.contains(&s.method)).map(|s| s.span.range()).collect();
+        let mixed = node.store.is_mixed(plan.task.id, file).await?;
+        let suspect = mine.filter(|s| mixed || sources.contains(&s.method)).map(|s| s.span.range()).collect::<Vec<_>>();
         assembly.reset(file, &suspect).await?;
+        if (mixed || sources.len() > 1)
+            && let Some(by) = who_brings_anew(node, plan, file, &sources).await?
+        {
+            node.store.fetch_anew(plan.task.id, file, by).await?;
+            let text = format!("file {}: wrong SHA-1, and several had a part in it: {by} brings it anew", assembly.path_of(file));
+            node.event(Level::Warn, "fetched anew", plan.task.name.as_str(), &text).await;
+            continue;
+        }
         for source in sources {
             let name = source.map_or("the library", Method::as_str);
             let message = format!("file {}: wrong SHA-1 from {name}", assembly.path_of(file));
@@ -87,6 +111,7 @@ pub async fn repair_wrong_files(node: &Node, plan: &Plan, assembly: &Assembly) -
                 return Ok(Some(format!("{message}, and no other method has it")));
             }
         }
+        node.store.forget_mixed(plan.task.id, file).await?;
     }
     Ok(None)
 }

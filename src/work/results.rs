@@ -105,6 +105,12 @@ impl Conductor {
             None => leg.gauge.counters.done.load(Relaxed) > leg.done_before || leg.gauge.counters.sent.load(Relaxed) > 0,
         };
         let verdict = if leg.purpose == Purpose::Fetch {
+            // What was brought has to be known: whose bytes are whose is asked when a digest is wrong.
+            if let Some(assembly) = self.assemblies.get(&task)
+                && let Err(fault) = assembly.sync().await
+            {
+                tracing::warn!(%fault, task = name, "cannot sync what a leg has brought");
+            }
             let unfinished = self.unfinished(task, method).await?;
             let verdict = repair::after_fault(&self.node, &leg.plan, method, &unfinished, &fault, tries, moved).await?;
             self.follow_spans(task).await?;

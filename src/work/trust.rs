@@ -3,38 +3,60 @@
 
 use super::Node;
 use crate::store::events::Level;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// A clock that jumped ahead is believed when it has stayed there for so long.
 const STAY_MS: i64 = 24 * 3600 * 1000;
 
-/// Compares the clock with the time that really passed.
+/// What was believed is kept in pieces of this length.
+const PIECE_MS: i64 = 3600 * 1000;
+
+/// Compares the clock with the time that really passed. Many small jumps are one: what counts is by how much the clock is
+/// ahead of what was believed in the last day.
 pub struct Trust {
     /// A jump ahead by more than this is not believed at first (milliseconds).
     jump_ms: i64,
     /// When it was believed last, and what it showed.
     last: Option<(Instant, i64)>,
+    pieces: VecDeque<Piece>,
+}
+
+/// A time in which the clock was believed.
+struct Piece {
+    from: Instant,
+    to: Instant,
+    /// By how much the clock was ahead of the time that had passed since `from`, at least.
+    least: i64,
 }
 
 impl Trust {
     pub fn new(jump: Duration) -> Self {
-        Self { jump_ms: i64::try_from(jump.as_millis()).unwrap_or(i64::MAX), last: None }
+        Self { jump_ms: i64::try_from(jump.as_millis()).unwrap_or(i64::MAX), last: None, pieces: VecDeque::new() }
     }
 
     /// At a start: what the clock showed when it was believed last, before it. Whoever was off for longer than a day, or
     /// starts with a wrong clock, is not believed at first: the two look the same.
     pub fn start(&mut self, seen_at: Option<i64>, now_ms: i64, at: Instant) {
-        self.last = seen_at.filter(|seen| now_ms.saturating_sub(*seen) > STAY_MS).map(|seen| (at, seen));
+        let Some(seen) = seen_at.filter(|seen| now_ms.saturating_sub(*seen) > STAY_MS) else { return };
+        self.last = Some((at, seen));
+        self.pieces.push_back(Piece { from: at, to: at, least: seen });
     }
 
     pub fn believes(&mut self, now_ms: i64, at: Instant) -> bool {
-        let (then, shown) = *self.last.get_or_insert((at, now_ms));
-        let elapsed = since(then, at);
-        let ahead = now_ms.saturating_sub(shown).saturating_sub(elapsed);
-        if ahead > self.jump_ms && elapsed < STAY_MS {
+        self.pieces.retain(|p| since(p.to, at) < STAY_MS);
+        let shown = |p: &Piece| now_ms.saturating_sub(since(p.from, at));
+        if self.pieces.iter().any(|p| shown(p).saturating_sub(p.least) > self.jump_ms) {
             return false;
         }
         self.last = Some((at, now_ms));
+        match self.pieces.back_mut().filter(|p| since(p.from, at) < PIECE_MS) {
+            Some(p) => {
+                p.least = p.least.min(shown(p));
+                p.to = at;
+            }
+            None => self.pieces.push_back(Piece { from: at, to: at, least: now_ms }),
+        }
         true
     }
 
@@ -135,6 +157,24 @@ mod tests {
             assert_eq!(trust.time(now, start), if believed { now } else { 5 });
             assert!(trust.believes(now + DAY, hours(24)), "and after a day in any case");
         }
+    }
+
+    #[test]
+    fn many_small_jumps_are_one() {
+        let (mut trust, start) = (Trust::new(Duration::from_secs(600)), Instant::now());
+        let step = 9 * 60_000;
+        assert!(trust.believes(0, start));
+        assert!(trust.believes(step, start), "nine minutes");
+        assert!(!trust.believes(2 * step, start), "and nine minutes");
+        assert!(trust.believes(step, start), "set right");
+        let hours = |n: u64| start + Duration::from_secs(n * 3600);
+        assert!(!trust.believes(5 * HOUR + 2 * step, hours(5)), "hours later");
+        assert!(trust.believes(5 * HOUR + step, hours(5)));
+        assert!(trust.believes(25 * HOUR + 2 * step, hours(25)), "the next day");
+        assert!(!trust.believes(25 * HOUR + 3 * step, hours(25)));
+        // Set back, and set right.
+        assert!(trust.believes(26 * HOUR - DAY, hours(26)));
+        assert!(!trust.believes(26 * HOUR, hours(26)));
     }
 
     /// What the clock shows at each hour, and what is believed to be the time.

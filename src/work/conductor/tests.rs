@@ -141,15 +141,20 @@ async fn a_clock_that_is_set_back_does_not_stop_retries() {
     }
 }
 
-/// A method that is done takes over from one that waits for its next try; one that failed lately does not, and nobody is
-/// asked for what it was refused.
+/// A method that is done takes over from one that did not answer several times and waits for its next try; one that failed
+/// lately does not, nobody is asked for what it was refused, and a try that is due comes first.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_done_helps_who_is_away() {
     let f = Fixture::start().await;
-    for (tired, refused, want) in [
-        (true, false, "bt waiting 500, cdn done 500"),
-        (false, true, "bt waiting 500, cdn done 500"),
-        (false, false, "bt done 0, cdn waiting 1000"),
+    let (stays, moves) = ("bt waiting 500, cdn done 500", "bt done 0, cdn waiting 1000");
+    for (tired, refused, tries, next, want) in [
+        (true, false, 2, 5000, stays),
+        (false, true, 2, 5000, stays),
+        (false, false, 2, 0, stays),
+        (false, false, 2, -600_000, stays),
+        (false, false, 1, 5000, stays),
+        (false, false, 1, 300_000, moves), // half of one span is that span
+        (false, false, 2, 5000, moves),
     ] {
         let files = [given("a.mxf", Method::Cdn), given("b.mxf", Method::Bt)];
         let task = f.receive(&files, false).await;
@@ -157,7 +162,7 @@ async fn who_is_done_helps_who_is_away() {
         c.open_assembly(&task).await.unwrap();
         put(&c, task.id, 0, &files[0].bytes).await;
         f.node.store.set_leg(task.id, Method::Cdn, LegState::Done, "", 0, None).await.unwrap();
-        f.node.store.set_leg(task.id, Method::Bt, LegState::Waiting, "bt: away", 1, Some(NOW + 5000)).await.unwrap();
+        f.node.store.set_leg(task.id, Method::Bt, LegState::Waiting, "bt: away", tries, Some(NOW + next)).await.unwrap();
         if tired {
             c.helping.note_fault(task.id, Method::Cdn);
         }
@@ -165,10 +170,42 @@ async fn who_is_done_helps_who_is_away() {
             f.node.store.refuse_file(task.id, 1, Some(Method::Cdn), "404", NOW).await.unwrap();
         }
         c.snapshot().await.unwrap();
-        assert_eq!(f.legs(task.id).await, want);
+        assert_eq!(f.legs(task.id).await, want, "tries {tries}, next in {next} ms");
         assert_eq!(f.node.store.refusals(task.id).await.unwrap().len(), usize::from(refused));
         let start = decide(&c.snapshot().await.unwrap()).contains(&Action::StartLeg { task: task.id, method: Method::Cdn });
-        assert_eq!(start, !tired && !refused);
+        assert_eq!(start, want == moves);
+        if want == moves {
+            // Now the helper fails: nothing goes back to whom it was taken from for not working.
+            f.node.store.set_leg(task.id, Method::Cdn, LegState::Waiting, "cdn: away", 2, Some(NOW + 5000)).await.unwrap();
+            c.helping = std::mem::take(&mut c.helping).looked_at_nothing();
+            c.snapshot().await.unwrap();
+            assert_eq!(f.legs(task.id).await, "bt done 0, cdn waiting 1000");
+        }
+    }
+}
+
+/// The helper's window has closed: who may fetch gets back what it was meant to bring, and no more than that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_window_gives_back_what_it_took_over() {
+    let f = Fixture::start().await;
+    let own = given("a.mxf", Method::Cdn);
+    let taken = Given { planned: Method::Bt, ..given("b.mxf", Method::Cdn) };
+    let files = [own, taken, given("c.mxf", Method::Bt)];
+    for (hour, want) in [(11, "bt done 500, cdn waiting 1000"), (13, "bt waiting 1000, cdn waiting 500")] {
+        f.node.clock.set(local(1, hour, 0));
+        let mut task = f.new_task(&files, false);
+        task.policy = crate::model::task::Policy::Priortime;
+        task.schedules = vec![(Method::Cdn, "10:00-12:00".into())];
+        let id = f.node.store.accept_task(&task, NOW).await.unwrap();
+        assert!(f.node.store.move_task(id, TaskState::Queues, TaskState::Downloading, "", NOW).await.unwrap());
+        let mut c = Conductor::new(Arc::clone(&f.node));
+        let row = f.node.store.task(id).await.unwrap().unwrap();
+        c.open_assembly(&row).await.unwrap();
+        put(&c, id, 2, &files[2].bytes).await;
+        f.node.store.set_leg(id, Method::Bt, LegState::Done, "", 0, None).await.unwrap();
+        c.helping.note_fault(id, Method::Bt);
+        c.snapshot().await.unwrap();
+        assert_eq!(f.legs(id).await, want, "at {hour}:00");
     }
 }
 

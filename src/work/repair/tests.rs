@@ -133,6 +133,93 @@ async fn wrong_bytes_are_dropped_even_when_nobody_is_left() {
     assert!(f.node.store.task_files(task.id).await.unwrap()[0].have.is_empty());
 }
 
+/// Fills a file with wrong bytes and has it repaired; gives who has to bring it then.
+async fn wrong_again(f: &Fixture, task: i64, assembly: &std::sync::Arc<Assembly>) -> Result<String, String> {
+    let have = assembly.missing(&crate::model::span::Span { file: 0, offset: 0, len: 500 });
+    for r in have {
+        assembly.write_at(0, r.start, &vec![9; (r.end - r.start) as usize]).unwrap();
+        assembly.commit(0, r);
+    }
+    until("the file is found wrong", || assembly.verdict(0) == FileVerdict::Wrong).await;
+    let error = repair_wrong_files(&f.node, &f.plan(task).await, assembly).await.unwrap();
+    let spans = f.node.store.task_spans(task).await.unwrap();
+    let who: Vec<_> = spans.iter().map(|s| s.method.map_or("local", Method::as_str)).collect();
+    let lacks = assembly.missing(&crate::model::span::Span { file: 0, offset: 0, len: 500 }) == [0..500];
+    match error {
+        Some(error) => Err(error),
+        None => Ok(format!("{}{}", who.join(" "), if lacks { "" } else { ", not all" })),
+    }
+}
+
+/// Several had a part in a file that is wrong: one brings it anew, and only who brought all of it is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_refused_for_what_another_one_may_have_brought() {
+    let f = Fixture::start().await;
+    let whole = crate::model::span::Span { file: 0, offset: 0, len: 500 };
+    // The giver, how much of the file it has brought, from where on the helper brings it; and what happens then, each time
+    // that the digest is wrong.
+    let (cdn, obs) = (Method::Cdn, Method::Obs);
+    let table: [(Method, u64, u64, &[&str]); 5] = [
+        (obs, 100, 200, &["cdn cdn", "obs obs"]),
+        (obs, 100, 0, &["cdn", "obs"]),
+        (obs, 0, 0, &["obs"]),
+        (cdn, 100, 0, &["cdn", "obs"]),
+        (Method::Bt, 100, 0, &["obs"]),
+    ];
+    for (n, (from, brought, at, then)) in table.into_iter().enumerate() {
+        let to = if from == cdn { obs } else { cdn };
+        let task = f.receive(&[given("a.mxf", from)], true).await;
+        let assembly = Assembly::open(task.id, &f.node.staging(&task), &f.node.store, f.node.nudge.clone()).await.unwrap();
+        if brought > 0 {
+            assembly.write_at(0, 0, &vec![9; brought as usize]).unwrap();
+            assembly.commit(0, 0..brought);
+            assembly.sync().await.unwrap();
+        }
+        assert!(f.node.store.give_spans(task.id, from, to, &[(whole, at)]).await.unwrap());
+        for want in then {
+            assert_eq!(wrong_again(&f, task.id, &assembly).await.as_deref(), Ok(*want), "row {n}");
+        }
+        let error = wrong_again(&f, task.id, &assembly).await;
+        let last = |e: &String| e.contains("no other method has it");
+        assert!(error.as_ref().is_err_and(last) || (from == Method::Bt && error == Ok("bt".into())), "row {n}: {error:?}");
+        assembly.close().await.unwrap();
+    }
+}
+
+/// bt has back what the CDN had brought in part: of such a file bt's part is in doubt, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_bt_took_back_is_fetched_anew() {
+    let f = Fixture::start().await;
+    let span = |offset, len| crate::model::span::Span { file: 0, offset, len };
+    let task = f.receive(&[given("a.mxf", Method::Obs)], true).await;
+    let assembly = Assembly::open(task.id, &f.node.staging(&task), &f.node.store, f.node.nudge.clone()).await.unwrap();
+    f.node.store.give_spans(task.id, Method::Obs, Method::Cdn, &[(span(0, 500), 200)]).await.unwrap();
+    assembly.write_at(0, 200, &[9; 50]).unwrap();
+    assembly.commit(0, 200..250);
+    assembly.sync().await.unwrap();
+    f.node.store.give_spans(task.id, Method::Cdn, Method::Bt, &[(span(200, 300), 200)]).await.unwrap();
+    f.node.store.set_leg(task.id, Method::Bt, LegState::Done, "", 0, None).await.unwrap();
+    assert_eq!(wrong_again(&f, task.id, &assembly).await.as_deref(), Ok("cdn bt"), "all of it");
+    assert_eq!(f.legs(task.id).await, "bt waiting 300, cdn waiting 200, obs done 0");
+    assembly.close().await.unwrap();
+}
+
+/// The same where a method gave up in the middle of a file.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_over_a_part_is_not_refused_for_all() {
+    let f = Fixture::start().await;
+    let task = f.receive(&[given("a.mxf", Method::Obs)], true).await;
+    let assembly = Assembly::open(task.id, &f.node.staging(&task), &f.node.store, f.node.nudge.clone()).await.unwrap();
+    assembly.write_at(0, 0, &[9; 100]).unwrap();
+    assembly.commit(0, 0..100);
+    assembly.sync().await.unwrap();
+    assert!(hand_over(&f.node, &f.plan(task.id).await, &[0], Some(Method::Obs), "404").await.unwrap());
+    assert_eq!(wrong_again(&f, task.id, &assembly).await.as_deref(), Ok("cdn"));
+    assert_eq!(f.node.store.refusals(task.id).await.unwrap().len(), 1, "the bucket alone");
+    assert!(wrong_again(&f, task.id, &assembly).await.is_err(), "now it is known whose bytes are wrong");
+    assembly.close().await.unwrap();
+}
+
 #[test]
 fn errors_name_the_file_once() {
     for (fault, text) in [
