@@ -38,7 +38,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::Notify;
-use vanished::Identity;
+use vanished::{Identity, Stamp};
 
 /// Staged files that are open at the same time: a package may have ten thousand files, a process not as many descriptors.
 const OPEN_FILES: usize = 128;
@@ -98,6 +98,8 @@ struct SlotState {
     queued: bool,
     /// A copy is at work, and hashes as it goes.
     copying: bool,
+    /// What the file was once all its bytes were there.
+    stamp: Option<Stamp>,
     /// Counts resets, so that a digest of old bytes is not taken for one of the new.
     epoch: u64,
 }
@@ -142,6 +144,7 @@ impl Slot {
                 dirty: false,
                 queued: false,
                 copying: false,
+                stamp: None,
                 epoch: 0,
             }),
         }
@@ -275,6 +278,7 @@ impl Assembly {
             }
             state.digest = Sha1State::default();
             state.verdict = Verdict::Open;
+            state.stamp = None;
             state.copying = false;
             state.epoch += 1;
             state.dirty = true;

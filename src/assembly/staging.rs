@@ -1,6 +1,7 @@
 //! The staging directory: made by us, on the store's file system, never left through a symlink.
 
-use super::vanished::Identity;
+use super::local::is_served;
+use super::vanished::{Identity, Stamp};
 use super::{Room, Slot, Verdict, lock};
 use crate::error::{Fault, io_fault};
 use crate::model::ids::RelPath;
@@ -50,6 +51,8 @@ pub fn prepare(root: &Path, slots: &[Slot], stage_inode: Option<u64>, room: Room
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true).mode(0o755);
     builder.create(root).map_err(|e| io_fault("cannot make the staging directory", root, &e))?;
+    plain_root(root)?;
+    let served = File::open(root).is_ok_and(|d| is_served(&d));
     let (mut missing, mut copies) = (0u64, 0u64);
     for slot in slots {
         let path = slot.path.under(root);
@@ -69,7 +72,8 @@ pub fn prepare(root: &Path, slots: &[Slot], stage_inode: Option<u64>, room: Room
             drop_claims(slot);
         }
         let counts = {
-            let s = lock(&slot.state);
+            let mut s = lock(&slot.state);
+            s.stamp = meta.as_ref().filter(|_| s.verdict == Verdict::Verified && !served).map(Stamp::of);
             !s.have.is_empty() || s.verdict != Verdict::Open
         };
         *lock(&slot.identity) = meta.filter(|_| counts).map(|m| Identity::of(&m));
@@ -156,6 +160,21 @@ fn plain_directories(root: &Path, dir: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
+/// The staging directory is one, or is not there: not a link to another.
+pub fn plain_root(root: &Path) -> Result<(), Fault> {
+    match root.symlink_metadata() {
+        Ok(m) if !m.is_dir() => Err(Fault::local(format!("{} is not a plain directory: remove it", root.display()))),
+        _ => Ok(()),
+    }
+}
+
+/// Something else has the name of a file that was there.
+fn is_another(e: &io::Error) -> bool {
+    let link = rustix::io::Errno::LOOP.raw_os_error();
+    matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory)
+        || e.raw_os_error() == Some(link)
+}
+
 /// Bytes that an unprivileged writer may still use on the file system of `path`.
 pub fn free_bytes(path: &Path) -> Result<u64, Fault> {
     let s = rustix::fs::statvfs(path).map_err(|e| io_fault("cannot read the free space of", path, &e.into()))?;
@@ -177,7 +196,7 @@ pub fn open(
     let full = path.under(root);
     let refused = |e: &io::Error| io_fault("cannot open", &full, e);
     let file = match open_below(root, path, known.is_none()) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound && known.is_some() => return Ok(None),
+        Err(e) if known.is_some() && is_another(&e) => return Ok(None),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             // Somebody tidied up: the directory was there when the reception began.
             let dir = full.parent().unwrap_or(root);
@@ -198,7 +217,8 @@ pub fn open(
 }
 
 fn open_below(root: &Path, path: &RelPath, create: bool) -> io::Result<File> {
-    let dir = File::open(root)?;
+    let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(root, directory, Mode::empty())?;
     let create = if create { OFlags::CREATE } else { OFlags::empty() };
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | create;
     let mode = if create.is_empty() { Mode::empty() } else { Mode::from_raw_mode(0o644) };
@@ -209,26 +229,32 @@ fn open_below(root: &Path, path: &RelPath, create: bool) -> io::Result<File> {
     }?))
 }
 
-/// Removes what has a staged file's name.
+/// Removes what has a staged file's name. A directory that holds something is left to whoever made it.
 pub fn clear(root: &Path, path: &RelPath) -> Result<(), Fault> {
     let full = path.under(root);
+    plain_root(root)?;
+    let Ok(meta) = full.symlink_metadata() else { return Ok(()) };
+    plain_directories(root, full.parent().unwrap_or(root))?;
+    if meta.is_dir() {
+        let why = |e: io::Error| format!("{} is a directory where a file is received ({e}): move it away", full.display());
+        return std::fs::remove_dir(&full).map_err(|e| Fault::local(why(e)));
+    }
     match std::fs::remove_file(&full) {
-        Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            Err(io_fault("cannot remove", &full, &e))
-        }
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_fault("cannot remove", &full, &e)),
         _ => Ok(()),
     }
 }
 
 /// Makes a staged file and what its directory says of it durable, times included. `false`: it is not that file any more.
-pub fn sync_whole(root: &Path, path: &RelPath, size: u64, known: Option<Identity>) -> Result<bool, Fault> {
+pub fn sync_whole(root: &Path, path: &RelPath, size: u64, known: Option<Identity>, stamp: Option<Stamp>) -> Result<bool, Fault> {
     let full = path.under(root);
     let file = match open_below(root, path, false) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(e) if is_another(&e) => return Ok(false),
         opened => opened.map_err(|e| io_fault("cannot open", &full, &e))?,
     };
     let meta = file.metadata().map_err(|e| io_fault("cannot look at", &full, &e))?;
-    if known.is_some_and(|known| known != Identity::of(&meta)) || meta.len() != size {
+    let same = known.is_none_or(|known| known == Identity::of(&meta)) && stamp.is_none_or(|stamp| stamp == Stamp::of(&meta));
+    if !same || meta.len() != size {
         return Ok(false);
     }
     file.sync_all().map_err(|e| io_fault("cannot sync", &full, &e))?;
