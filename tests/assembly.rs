@@ -402,6 +402,47 @@ fn a_verified_file_that_is_written_into_after_a_start_is_fetched_again() {
     assert_eq!(fs::read(world.staged(0)).unwrap(), world.files[0].1);
 }
 
+/// Nobody watches while the process is down: a copy that somebody put back is another file, whatever it holds.
+#[test]
+fn a_file_that_was_replaced_before_a_start_is_fetched_again() {
+    let world = World::new(&[("verified.mxf", 100_000), ("half.mxf", 100_000), ("kept.mxf", 100_000)]);
+    let life = world.start();
+    world.fill(&life, 0);
+    world.fill(&life, 2);
+    life.assembly.write_at(1, 0, &world.files[1].1[..50_000]).unwrap();
+    life.assembly.commit(1, 0..50_000);
+    [0, 2].iter().for_each(|n| life.wait_for(*n, Verdict::Verified));
+    life.block_on(life.assembly.sync()).unwrap();
+    life.power_cut();
+    for round in 0..2 {
+        let other = world.dir.path().join("other");
+        for file in [0, 1] {
+            fs::write(&other, vec![0; 100_000]).unwrap();
+            fs::hard_link(&other, world.dir.path().join(format!("second name {file} {round}"))).unwrap();
+            fs::rename(&other, world.staged(file)).unwrap();
+        }
+        let life = world.start();
+        for file in [0, 1] {
+            assert_eq!(life.assembly.missing(&world.whole(file)), [0..100_000], "round {round}");
+            assert!(world.recorded(file as usize).is_empty());
+        }
+        assert_eq!(life.assembly.verdict(2), Verdict::Verified);
+        world.fill_all(&life);
+        life.wait_verified();
+        life.block_on(life.assembly.sync()).unwrap();
+        life.power_cut();
+        // What was made anew is believed at the next start.
+        let life = world.start();
+        assert!(life.assembly.verified());
+        for file in [0, 1] {
+            assert_eq!(fs::read(world.staged(file)).unwrap(), world.files[file].1);
+            let second = world.dir.path().join(format!("second name {file} {round}"));
+            assert_eq!(fs::read(second).unwrap(), vec![0; 100_000], "another name's bytes are not ours");
+        }
+        life.power_cut();
+    }
+}
+
 /// The store would get a link, and the package would be wherever it points to.
 #[test]
 fn a_staging_directory_that_became_a_link_gives_no_package() {

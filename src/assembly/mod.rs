@@ -80,6 +80,8 @@ struct Slot {
     file: Mutex<Option<Arc<File>>>,
     /// Which file it is, once it was opened or found with its bytes.
     identity: Mutex<Option<Identity>>,
+    /// Which inode is recorded for it.
+    recorded: Mutex<Option<u64>>,
     /// Held from the look at what is missing until it is written, and while bytes are counted as present: so a byte that
     /// counts is never written again. (File systems let one writer at a time into a file anyway.)
     gate: Mutex<()>,
@@ -135,6 +137,7 @@ impl Slot {
             local_source: Mutex::new(row.local_source),
             file: Mutex::new(None),
             identity: Mutex::new(None),
+            recorded: Mutex::new(row.inode),
             gate: Mutex::default(),
             state: Mutex::new(SlotState {
                 verdict: if row.verified { Verdict::Verified } else { Verdict::Open },

@@ -44,7 +44,11 @@ pub fn prepare(root: &Path, slots: &[Slot], stage_inode: Option<u64>, room: Room
             found = Found::Another;
             match std::fs::remove_dir_all(root) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_fault("cannot empty", root, &e)),
-                _ => slots.iter().for_each(drop_claims),
+                _ => {
+                    for slot in slots {
+                        drop_claims(slot);
+                    }
+                }
             }
         }
     }
@@ -65,6 +69,15 @@ pub fn prepare(root: &Path, slots: &[Slot], stage_inode: Option<u64>, room: Room
             Ok(_) => return Err(Fault::local(format!("{} is not a plain file: remove it", path.display()))),
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(io_fault("cannot look at", &path, &e)),
+        };
+        let recorded = *lock(&slot.recorded);
+        let another = meta.as_ref().is_some_and(|m| recorded.is_some_and(|inode| inode != Identity::of(m).recorded()));
+        let meta = if another && drop_claims(slot) {
+            // Of that size, and what is recorded speaks of another one. Not written into: it may have other names.
+            clear(root, &slot.path)?;
+            None
+        } else {
+            meta
         };
         let allocated = meta.as_ref().map_or(0, |m| m.blocks() * 512);
         let there = meta.is_some() && (allocated > 0 || slot.size == 0);
@@ -139,15 +152,17 @@ fn clones(root: &Path, slots: &[Slot]) -> bool {
     cloned.is_ok()
 }
 
-/// Whatever was recorded is gone with the file.
-fn drop_claims(slot: &Slot) {
+/// Whatever was recorded is gone with the file. Was there something?
+fn drop_claims(slot: &Slot) -> bool {
     let mut state = lock(&slot.state);
-    if !state.have.is_empty() || state.verdict != Verdict::Open {
+    let claims = !state.have.is_empty() || state.verdict != Verdict::Open;
+    if claims {
         state.have = Default::default();
         state.digest = Default::default();
         state.verdict = Verdict::Open;
         state.dirty = true;
     }
+    claims
 }
 
 /// Every directory from the root down to `dir` is one, and not a link to one elsewhere.

@@ -29,6 +29,11 @@ impl Identity {
     pub fn of(m: &Metadata) -> Self {
         Self { device: m.dev(), inode: m.ino() }
     }
+
+    /// As it is recorded: the database knows no larger numbers. A device may have another one after a start.
+    pub fn recorded(self) -> u64 {
+        self.inode & i64::MAX as u64
+    }
 }
 
 /// What changes when somebody writes into a file.
