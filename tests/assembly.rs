@@ -300,7 +300,7 @@ fn what_went_with_its_file_is_forgotten_before_the_file_is_made_anew() {
 /// The descriptor works on without a name: everything verified, and the package without the file.
 #[test]
 fn a_package_gets_its_name_only_with_the_files_that_were_verified() {
-    for how in ["removed", "replaced", "cut"] {
+    for how in ["removed", "replaced", "cut", "written into", "a directory"] {
         let world = World::new(&[("a.mxf", 100_000), ("b.mxf", 100_000)]);
         let life = world.start();
         world.fill_all(&life);
@@ -312,6 +312,8 @@ fn a_package_gets_its_name_only_with_the_files_that_were_verified() {
                 fs::write(world.dir.path().join("other"), vec![0; 100_000]).unwrap();
                 fs::rename(world.dir.path().join("other"), &path).unwrap();
             }
+            "written into" => overwrite(&path),
+            "a directory" => fs::remove_file(&path).and_then(|()| fs::create_dir(&path)).unwrap(),
             _ => File::options().write(true).open(&path).unwrap().set_len(99_999).unwrap(),
         }
         let fault = life.block_on(async { finish(&life.assembly, &life.store, &world.row_now(&life).await, false).await });
@@ -327,6 +329,140 @@ fn a_package_gets_its_name_only_with_the_files_that_were_verified() {
         life.block_on(async { finish(&life.assembly, &life.store, &world.row_now(&life).await, false).await }).unwrap();
         assert_eq!(fs::read(world.target().join("a.mxf")).unwrap(), world.files[0].1, "{how}");
         life.power_cut();
+    }
+}
+
+/// Others write into a file, when the clock of the file system has moved on.
+fn overwrite(path: &Path) {
+    let before = fs::metadata(path).unwrap().modified().unwrap();
+    until("a write has another time", || {
+        File::options().write(true).open(path).unwrap().write_all_at(&[0; 5000], 40_000).unwrap();
+        fs::metadata(path).unwrap().modified().unwrap() != before
+    });
+}
+
+/// A write at the end would give a file that was cut its size back, and zeros where the digest has been already.
+#[test]
+fn a_file_that_was_cut_is_not_written_into() {
+    let world = World::new(&[("a.mxf", 100_000)]);
+    let life = world.start();
+    let data = &world.files[0].1;
+    life.assembly.write_at(0, 0, &data[..90_000]).unwrap();
+    life.assembly.commit(0, 0..90_000);
+    let task = world.task;
+    until("the edge is hashed", || {
+        life.block_on(async {
+            life.assembly.sync().await.unwrap();
+            life.store.task_files(task).await.unwrap()[0].digest_at == 90_000
+        })
+    });
+    File::options().write(true).open(world.staged(0)).unwrap().set_len(0).unwrap();
+    life.assembly.write_at(0, 90_000, &data[90_000..]).unwrap();
+    life.assembly.commit(0, 90_000..100_000);
+    until("it is missed", || life.assembly.has_vanished());
+    assert_eq!(life.block_on(life.assembly.forget_vanished()).unwrap(), [0]);
+    world.fill_all(&life);
+    life.wait_verified();
+    assert_eq!(&fs::read(world.staged(0)).unwrap(), data);
+}
+
+/// The digest meets the end of a file before anybody looked: no error of the disk.
+#[test]
+fn a_digest_that_meets_the_end_of_a_cut_file_starts_again() {
+    let world = World::new(&[("a.mxf", 100_000)]);
+    let life = world.start();
+    life.assembly.write_at(0, 0, &world.files[0].1).unwrap();
+    File::options().write(true).open(world.staged(0)).unwrap().set_len(50_000).unwrap();
+    life.assembly.commit(0, 0..100_000);
+    until("it is missed", || life.assembly.has_vanished());
+    assert!(life.assembly.take_broken().is_none());
+    assert_eq!(life.block_on(life.assembly.forget_vanished()).unwrap(), [0]);
+    world.fill_all(&life);
+    life.wait_verified();
+    assert_eq!(fs::read(world.staged(0)).unwrap(), world.files[0].1);
+}
+
+/// What was verified before a start is watched after it, too.
+#[test]
+fn a_verified_file_that_is_written_into_after_a_start_is_fetched_again() {
+    let world = World::new(&[("a.mxf", 100_000)]);
+    let life = world.start();
+    world.fill_all(&life);
+    life.wait_verified();
+    life.block_on(life.assembly.close()).unwrap();
+    drop(life);
+    let life = world.start();
+    assert!(!life.block_on(life.assembly.look_for_vanished()));
+    overwrite(&world.staged(0));
+    assert!(life.block_on(life.assembly.look_for_vanished()));
+    assert_eq!(life.block_on(life.assembly.forget_vanished()).unwrap(), [0]);
+    world.fill_all(&life);
+    life.wait_verified();
+    assert!(!life.block_on(life.assembly.look_for_vanished()));
+    assert_eq!(fs::read(world.staged(0)).unwrap(), world.files[0].1);
+}
+
+/// Nobody watches while the process is down: a copy that somebody put back is another file, whatever it holds.
+#[test]
+fn a_file_that_was_replaced_before_a_start_is_fetched_again() {
+    let world = World::new(&[("verified.mxf", 100_000), ("half.mxf", 100_000), ("kept.mxf", 100_000)]);
+    let life = world.start();
+    world.fill(&life, 0);
+    world.fill(&life, 2);
+    life.assembly.write_at(1, 0, &world.files[1].1[..50_000]).unwrap();
+    life.assembly.commit(1, 0..50_000);
+    [0, 2].iter().for_each(|n| life.wait_for(*n, Verdict::Verified));
+    life.block_on(life.assembly.sync()).unwrap();
+    life.power_cut();
+    for round in 0..2 {
+        let other = world.dir.path().join("other");
+        for file in [0, 1] {
+            fs::write(&other, vec![0; 100_000]).unwrap();
+            fs::hard_link(&other, world.dir.path().join(format!("second name {file} {round}"))).unwrap();
+            fs::rename(&other, world.staged(file)).unwrap();
+        }
+        let life = world.start();
+        for file in [0, 1] {
+            assert_eq!(life.assembly.missing(&world.whole(file)), [0..100_000], "round {round}");
+            assert!(world.recorded(file as usize).is_empty());
+        }
+        assert_eq!(life.assembly.verdict(2), Verdict::Verified);
+        world.fill_all(&life);
+        life.wait_verified();
+        life.block_on(life.assembly.sync()).unwrap();
+        life.power_cut();
+        // What was made anew is believed at the next start.
+        let life = world.start();
+        assert!(life.assembly.verified());
+        for file in [0, 1] {
+            assert_eq!(fs::read(world.staged(file)).unwrap(), world.files[file].1);
+            let second = world.dir.path().join(format!("second name {file} {round}"));
+            assert_eq!(fs::read(second).unwrap(), vec![0; 100_000], "another name's bytes are not ours");
+        }
+        life.power_cut();
+    }
+}
+
+/// The store would get a link, and the package would be wherever it points to.
+#[test]
+fn a_staging_directory_that_became_a_link_gives_no_package() {
+    for single in [false, true] {
+        let world = World::new(&[("a.mxf", 100_000)]);
+        let life = world.start();
+        world.fill_all(&life);
+        life.wait_verified();
+        let moved = world.dir.path().join("moved");
+        fs::rename(world.staging(), &moved).unwrap();
+        std::os::unix::fs::symlink(&moved, world.staging()).unwrap();
+        let fault = life.block_on(async { finish(&life.assembly, &life.store, &world.row_now(&life).await, single).await });
+        let fault = fault.expect_err("a link is no package");
+        assert_eq!(fault.class, FaultClass::Local, "{fault}");
+        assert!(fault.message.contains("stage is not a plain directory"), "{fault}");
+        assert!(world.target().symlink_metadata().is_err());
+        assert!(moved.join("a.mxf").is_file(), "what was moved is not ours any more");
+        life.power_cut();
+        let fault = world.try_start().err().unwrap();
+        assert!(fault.message.contains("stage is not a plain directory"), "{fault}");
     }
 }
 

@@ -69,15 +69,18 @@ pub fn start(assembly: &Arc<Assembly>) {
 /// Hashes what is contiguous now, up to one turn's worth.
 fn turn(assembly: &Assembly, n: usize, buffer: &mut [u8]) -> Result<(), Fault> {
     let Some(slot) = assembly.slots.get(n) else { return Ok(()) };
-    let (mut digest, end, epoch) = {
+    let (mut digest, end, epoch, complete) = {
         let mut state = lock(&slot.state);
         state.queued = false;
         if state.copying {
             return Ok(());
         }
         let at = state.digest.len();
-        (state.digest.clone(), state.have.contiguous_end(at).min(at + TURN), state.epoch)
+        (state.digest.clone(), state.have.contiguous_end(at).min(at + TURN), state.epoch, state.have.total() == slot.size)
     };
+    if complete {
+        assembly.settle(n as u32, epoch)?; // makes an empty file, to which no transport ever writes, before it counts
+    }
     while digest.len() < end {
         let len = usize::try_from(end - digest.len()).unwrap_or(CHUNK).min(CHUNK);
         let part = &mut buffer[..len];
@@ -93,9 +96,6 @@ fn turn(assembly: &Assembly, n: usize, buffer: &mut [u8]) -> Result<(), Fault> {
             Verdict::Wrong
         }
     };
-    if slot.size == 0 {
-        assembly.open_file(n as u32)?; // an empty file is made here, before it counts: no transport ever writes to it
-    }
     let mut state = lock(&slot.state);
     if state.epoch != epoch {
         return Ok(()); // reset meanwhile: these were the old bytes

@@ -59,7 +59,12 @@ pub async fn finish(assembly: &Arc<Assembly>, store: &Store, task: &TaskRow, sin
                 check_packing_list(&root, &files)?;
             }
             sync_tree(&root, &files)?;
-            Ok(staged.symlink_metadata().map_err(|e| io_fault("cannot look at", &staged, &e))?.ino())
+            let meta = staged.symlink_metadata().map_err(|e| io_fault("cannot look at", &staged, &e))?;
+            if meta.is_file() != single || meta.is_dir() == single {
+                let what = if single { "plain file" } else { "plain directory" };
+                return Err(Fault::local(format!("{} is not the {what} any more that was received", staged.display())));
+            }
+            Ok(meta.ino())
         })
         .await?
     };
@@ -136,7 +141,8 @@ pub fn check_packing_list(root: &Path, files: &[(RelPath, u64, Sha1)]) -> Result
 fn is_whole(assembly: &Assembly) -> Result<bool, Fault> {
     for (n, slot) in (0u32..).zip(&assembly.slots) {
         let known = *lock(&slot.identity);
-        if !staging::sync_whole(assembly.root(), &slot.path, slot.size, known)? {
+        let stamp = lock(&slot.state).stamp;
+        if !staging::sync_whole(assembly.root(), &slot.path, slot.size, known, stamp)? {
             assembly.missed(n);
         }
     }

@@ -9,7 +9,7 @@
 //! While a file is copied the digest is the copy's: the digester keeps away from it. Ranges and digest are recorded by the
 //! same [`Assembly::sync`] as everything else, so a copy that was cut off goes on where it stood.
 
-use super::{Assembly, Slot, Verdict, lock, staging};
+use super::{Assembly, Slot, Verdict, lock, staging, vanished};
 use crate::error::Fault;
 use crate::package::digest::Sha1State;
 use crate::transport::Sink as _;
@@ -114,7 +114,7 @@ impl Assembly {
         };
         let cloned = if way == Way::Clone { self.clone_file(slot, &from) } else { Ok(false) };
         let copied = cloned.and_then(|cloned| {
-            from.served = way == Way::Served || (way == Way::Clone && !cloned && from.is_served());
+            from.served = way == Way::Served || (way == Way::Clone && !cloned && is_served(&from.file));
             self.copy_and_hash(file, slot, &from, stop)
         });
         let right = match copied {
@@ -132,6 +132,8 @@ impl Assembly {
         if !right {
             return Err(Fault::corrupt(format!("wrong SHA-1 in {}", source.display())).file(&slot.path));
         }
+        let epoch = lock(&slot.state).epoch;
+        self.settle(file, epoch)?;
         {
             let mut state = lock(&slot.state);
             state.copying = false;
@@ -189,7 +191,7 @@ impl Assembly {
         let range = at..at + part.len() as u64;
         {
             let _gate = lock(&slot.gate);
-            let target = self.open_file(file)?;
+            let target = self.open_whole(file, slot)?;
             if lock(&slot.state).have.covered(&range) > 0 {
                 return Ok(false);
             }
@@ -203,10 +205,19 @@ impl Assembly {
         Ok(true)
     }
 
+    /// Opens a file to write into it.
+    fn open_whole(&self, file: u32, slot: &Slot) -> Result<Arc<File>, Fault> {
+        let target = self.open_file(file)?;
+        if self.is_uncut(file, slot, &target)? {
+            return Ok(target);
+        }
+        Err(vanished::fault(&slot.path.under(&self.root)).file(&slot.path))
+    }
+
     /// Has the file server copy a range. `false`: it cannot.
     fn let_serve(&self, file: u32, slot: &Slot, from: &Source, range: std::ops::Range<u64>) -> Result<bool, Fault> {
         let _gate = lock(&slot.gate);
-        let target = self.open_file(file)?;
+        let target = self.open_whole(file, slot)?;
         if lock(&slot.state).have.covered(&range) > 0 {
             return Ok(true); // somebody was faster with a part of it
         }
@@ -293,13 +304,13 @@ impl<'a> Source<'a> {
         Fault::corrupt(text).file(&slot.path)
     }
 
-    /// Does a server hold it that may copy by itself?
-    fn is_served(&self) -> bool {
-        const SERVERS: [u32; 4] = [0x6969, 0xff53_4d42, 0xfe53_4d42, 0x00c3_6400]; // NFS, CIFS, SMB2, Ceph
-        rustix::fs::fstatfs(&self.file).is_ok_and(|fs| SERVERS.contains(&(fs.f_type as u32)))
-    }
-
     fn drop_behind(&self, from: u64, to: u64) {
         let _ = rustix::fs::fadvise(&self.file, from, NonZeroU64::new(to.saturating_sub(from)), Advice::DontNeed);
     }
+}
+
+/// Is it on a file server? Such a one may copy by itself.
+pub fn is_served(file: &File) -> bool {
+    const SERVERS: [u32; 4] = [0x6969, 0xff53_4d42, 0xfe53_4d42, 0x00c3_6400]; // NFS, CIFS, SMB2, Ceph
+    rustix::fs::fstatfs(file).is_ok_and(|fs| SERVERS.contains(&(fs.f_type as u32)))
 }

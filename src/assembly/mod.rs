@@ -38,7 +38,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::Notify;
-use vanished::Identity;
+use vanished::{Identity, Stamp};
 
 /// Staged files that are open at the same time: a package may have ten thousand files, a process not as many descriptors.
 const OPEN_FILES: usize = 128;
@@ -80,6 +80,8 @@ struct Slot {
     file: Mutex<Option<Arc<File>>>,
     /// Which file it is, once it was opened or found with its bytes.
     identity: Mutex<Option<Identity>>,
+    /// Which inode is recorded for it.
+    recorded: Mutex<Option<u64>>,
     /// Held from the look at what is missing until it is written, and while bytes are counted as present: so a byte that
     /// counts is never written again. (File systems let one writer at a time into a file anyway.)
     gate: Mutex<()>,
@@ -98,6 +100,8 @@ struct SlotState {
     queued: bool,
     /// A copy is at work, and hashes as it goes.
     copying: bool,
+    /// What the file was once all its bytes were there.
+    stamp: Option<Stamp>,
     /// Counts resets, so that a digest of old bytes is not taken for one of the new.
     epoch: u64,
 }
@@ -133,6 +137,7 @@ impl Slot {
             local_source: Mutex::new(row.local_source),
             file: Mutex::new(None),
             identity: Mutex::new(None),
+            recorded: Mutex::new(row.inode),
             gate: Mutex::default(),
             state: Mutex::new(SlotState {
                 verdict: if row.verified { Verdict::Verified } else { Verdict::Open },
@@ -142,6 +147,7 @@ impl Slot {
                 dirty: false,
                 queued: false,
                 copying: false,
+                stamp: None,
                 epoch: 0,
             }),
         }
@@ -275,6 +281,7 @@ impl Assembly {
             }
             state.digest = Sha1State::default();
             state.verdict = Verdict::Open;
+            state.stamp = None;
             state.copying = false;
             state.epoch += 1;
             state.dirty = true;

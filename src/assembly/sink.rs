@@ -1,6 +1,6 @@
 //! What the legs write through: every byte into its place, once.
 
-use super::{Assembly, Slot, lock, staging};
+use super::{Assembly, Slot, lock, staging, vanished};
 use crate::error::{Fault, io_fault};
 use crate::model::span::Span;
 use crate::transport::Sink;
@@ -32,6 +32,9 @@ impl Sink for Assembly {
             Err(_) if self.is_missed(file) => return Ok(()),
             opened => opened?,
         };
+        if !self.is_uncut(file, slot, &f)? {
+            return Ok(());
+        }
         // Bytes that are in place are never overwritten: a neighbour's piece may only fill what is missing.
         for r in missing() {
             let part = &data[(r.start - offset) as usize..(r.end - offset) as usize];
@@ -45,7 +48,11 @@ impl Sink for Assembly {
         let slot = self.slot(file)?;
         bounds(slot, offset, buf.len())?;
         let f = self.open_file(file)?;
-        f.read_exact_at(buf, offset).map_err(|e| io_fault("cannot read", &slot.path.under(&self.root), &e))
+        f.read_exact_at(buf, offset).map_err(|e| {
+            let path = slot.path.under(&self.root);
+            self.look_at(file, slot);
+            if self.is_missed(file) { vanished::fault(&path).file(&slot.path) } else { io_fault("cannot read", &path, &e) }
+        })
     }
 
     fn commit(&self, file: u32, range: Range<u64>) {

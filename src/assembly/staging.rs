@@ -1,6 +1,7 @@
 //! The staging directory: made by us, on the store's file system, never left through a symlink.
 
-use super::vanished::Identity;
+use super::local::is_served;
+use super::vanished::{Identity, Stamp};
 use super::{Room, Slot, Verdict, lock};
 use crate::error::{Fault, io_fault};
 use crate::model::ids::RelPath;
@@ -43,13 +44,19 @@ pub fn prepare(root: &Path, slots: &[Slot], stage_inode: Option<u64>, room: Room
             found = Found::Another;
             match std::fs::remove_dir_all(root) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_fault("cannot empty", root, &e)),
-                _ => slots.iter().for_each(drop_claims),
+                _ => {
+                    for slot in slots {
+                        drop_claims(slot);
+                    }
+                }
             }
         }
     }
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true).mode(0o755);
     builder.create(root).map_err(|e| io_fault("cannot make the staging directory", root, &e))?;
+    plain_root(root)?;
+    let served = File::open(root).is_ok_and(|d| is_served(&d));
     let (mut missing, mut copies) = (0u64, 0u64);
     for slot in slots {
         let path = slot.path.under(root);
@@ -63,13 +70,23 @@ pub fn prepare(root: &Path, slots: &[Slot], stage_inode: Option<u64>, room: Room
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(io_fault("cannot look at", &path, &e)),
         };
+        let recorded = *lock(&slot.recorded);
+        let another = meta.as_ref().is_some_and(|m| recorded.is_some_and(|inode| inode != Identity::of(m).recorded()));
+        let meta = if another && drop_claims(slot) {
+            // Of that size, and what is recorded speaks of another one. Not written into: it may have other names.
+            clear(root, &slot.path)?;
+            None
+        } else {
+            meta
+        };
         let allocated = meta.as_ref().map_or(0, |m| m.blocks() * 512);
         let there = meta.is_some() && (allocated > 0 || slot.size == 0);
         if !there {
             drop_claims(slot);
         }
         let counts = {
-            let s = lock(&slot.state);
+            let mut s = lock(&slot.state);
+            s.stamp = meta.as_ref().filter(|_| s.verdict == Verdict::Verified && !served).map(Stamp::of);
             !s.have.is_empty() || s.verdict != Verdict::Open
         };
         *lock(&slot.identity) = meta.filter(|_| counts).map(|m| Identity::of(&m));
@@ -135,15 +152,17 @@ fn clones(root: &Path, slots: &[Slot]) -> bool {
     cloned.is_ok()
 }
 
-/// Whatever was recorded is gone with the file.
-fn drop_claims(slot: &Slot) {
+/// Whatever was recorded is gone with the file. Was there something?
+fn drop_claims(slot: &Slot) -> bool {
     let mut state = lock(&slot.state);
-    if !state.have.is_empty() || state.verdict != Verdict::Open {
+    let claims = !state.have.is_empty() || state.verdict != Verdict::Open;
+    if claims {
         state.have = Default::default();
         state.digest = Default::default();
         state.verdict = Verdict::Open;
         state.dirty = true;
     }
+    claims
 }
 
 /// Every directory from the root down to `dir` is one, and not a link to one elsewhere.
@@ -154,6 +173,21 @@ fn plain_directories(root: &Path, dir: &Path) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// The staging directory is one, or is not there: not a link to another.
+pub fn plain_root(root: &Path) -> Result<(), Fault> {
+    match root.symlink_metadata() {
+        Ok(m) if !m.is_dir() => Err(Fault::local(format!("{} is not a plain directory: remove it", root.display()))),
+        _ => Ok(()),
+    }
+}
+
+/// Something else has the name of a file that was there.
+fn is_another(e: &io::Error) -> bool {
+    let link = rustix::io::Errno::LOOP.raw_os_error();
+    matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory)
+        || e.raw_os_error() == Some(link)
 }
 
 /// Bytes that an unprivileged writer may still use on the file system of `path`.
@@ -177,7 +211,7 @@ pub fn open(
     let full = path.under(root);
     let refused = |e: &io::Error| io_fault("cannot open", &full, e);
     let file = match open_below(root, path, known.is_none()) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound && known.is_some() => return Ok(None),
+        Err(e) if known.is_some() && is_another(&e) => return Ok(None),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             // Somebody tidied up: the directory was there when the reception began.
             let dir = full.parent().unwrap_or(root);
@@ -198,7 +232,8 @@ pub fn open(
 }
 
 fn open_below(root: &Path, path: &RelPath, create: bool) -> io::Result<File> {
-    let dir = File::open(root)?;
+    let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(root, directory, Mode::empty())?;
     let create = if create { OFlags::CREATE } else { OFlags::empty() };
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | create;
     let mode = if create.is_empty() { Mode::empty() } else { Mode::from_raw_mode(0o644) };
@@ -209,26 +244,32 @@ fn open_below(root: &Path, path: &RelPath, create: bool) -> io::Result<File> {
     }?))
 }
 
-/// Removes what has a staged file's name.
+/// Removes what has a staged file's name. A directory that holds something is left to whoever made it.
 pub fn clear(root: &Path, path: &RelPath) -> Result<(), Fault> {
     let full = path.under(root);
+    plain_root(root)?;
+    let Ok(meta) = full.symlink_metadata() else { return Ok(()) };
+    plain_directories(root, full.parent().unwrap_or(root))?;
+    if meta.is_dir() {
+        let why = |e: io::Error| format!("{} is a directory where a file is received ({e}): move it away", full.display());
+        return std::fs::remove_dir(&full).map_err(|e| Fault::local(why(e)));
+    }
     match std::fs::remove_file(&full) {
-        Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            Err(io_fault("cannot remove", &full, &e))
-        }
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_fault("cannot remove", &full, &e)),
         _ => Ok(()),
     }
 }
 
 /// Makes a staged file and what its directory says of it durable, times included. `false`: it is not that file any more.
-pub fn sync_whole(root: &Path, path: &RelPath, size: u64, known: Option<Identity>) -> Result<bool, Fault> {
+pub fn sync_whole(root: &Path, path: &RelPath, size: u64, known: Option<Identity>, stamp: Option<Stamp>) -> Result<bool, Fault> {
     let full = path.under(root);
     let file = match open_below(root, path, false) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(e) if is_another(&e) => return Ok(false),
         opened => opened.map_err(|e| io_fault("cannot open", &full, &e))?,
     };
     let meta = file.metadata().map_err(|e| io_fault("cannot look at", &full, &e))?;
-    if known.is_some_and(|known| known != Identity::of(&meta)) || meta.len() != size {
+    let same = known.is_none_or(|known| known == Identity::of(&meta)) && stamp.is_none_or(|stamp| stamp == Stamp::of(&meta));
+    if !same || meta.len() != size {
         return Ok(false);
     }
     file.sync_all().map_err(|e| io_fault("cannot sync", &full, &e))?;

@@ -32,7 +32,7 @@ impl Assembly {
         }
         self.unsynced.store(0, Ordering::Relaxed);
         let mut progress = Vec::new();
-        let mut files = Vec::new();
+        let (mut files, mut inodes) = (Vec::new(), Vec::new());
         for (n, slot) in (0u32..).zip(&self.slots) {
             let mut state = lock(&slot.state);
             if !std::mem::take(&mut state.dirty) {
@@ -49,6 +49,9 @@ impl Assembly {
             // Not held while the other lock is taken.
             let identity = *lock(&slot.identity);
             if let Some(identity) = identity {
+                if *lock(&slot.recorded) != Some(identity.recorded()) {
+                    inodes.push((n, identity.recorded()));
+                }
                 files.push((n, lock(&slot.file).clone(), slot.path.clone(), slot.size, slot.wanted, identity));
             }
         }
@@ -80,7 +83,8 @@ impl Assembly {
             Ok(vanished) => {
                 vanished.iter().for_each(|n| self.missed(*n));
                 progress.retain(|p| !vanished.contains(&p.idx));
-                self.store.record_files(self.task, &progress).await
+                inodes.retain(|(n, _)| !vanished.contains(n));
+                self.record(&inodes, &progress).await
             }
             Err(fault) => {
                 self.poisoned.store(true, Ordering::Release);
@@ -93,6 +97,15 @@ impl Assembly {
             }
         }
         recorded
+    }
+
+    async fn record(&self, inodes: &[(u32, u64)], progress: &[FileProgress]) -> Result<(), Fault> {
+        // First: until then nothing is recorded of these files.
+        self.store.record_inodes(self.task, inodes).await?;
+        for (n, inode) in inodes {
+            *lock(&self.slots[*n as usize].recorded) = Some(*inode);
+        }
+        self.store.record_files(self.task, progress).await
     }
 
     /// Waits until the next sync is due, or the assembly is closed.

@@ -3,12 +3,16 @@
 //! A descriptor goes on working when its file has no name any more: everything would be received, verified, and missing
 //! from the package. So it is noted which file each name stood for; now and then, and before the package gets its name,
 //! the names are looked at. What is not as it was is forgotten, first in the database, and fetched again.
+//!
+//! A file that is cut shows by its size, and so nothing is written into one that lacks a part: a write at its end would
+//! hide the hole. One that others write into shows by its times, once all its bytes are there: before, they are ours.
 
-use super::{Assembly, Verdict, forgotten, lock, staging};
-use crate::error::Fault;
+use super::local::is_served;
+use super::{Assembly, Slot, Verdict, forgotten, lock, staging};
+use crate::error::{Fault, io_fault};
 use crate::model::ranges::RangeSet;
 use crate::package::digest::Sha1State;
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -25,10 +29,30 @@ impl Identity {
     pub fn of(m: &Metadata) -> Self {
         Self { device: m.dev(), inode: m.ino() }
     }
+
+    /// As it is recorded: the database knows no larger numbers. A device may have another one after a start.
+    pub fn recorded(self) -> u64 {
+        self.inode & i64::MAX as u64
+    }
+}
+
+/// What changes when somebody writes into a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    pub fn of(m: &Metadata) -> Self {
+        Self { size: m.len(), modified: (m.mtime(), m.mtime_nsec()), changed: (m.ctime(), m.ctime_nsec()) }
+    }
 }
 
 pub fn fault(path: &Path) -> Fault {
-    Fault::transient(format!("{} was removed or replaced while it was received: it is fetched again", path.display()))
+    let what = "was removed or replaced, or others wrote into it, while it was received";
+    Fault::transient(format!("{} {what}: it is fetched again", path.display()))
 }
 
 impl Assembly {
@@ -56,20 +80,57 @@ impl Assembly {
 
     /// As [`Assembly::look_for_vanished`]. Blocks.
     pub(super) fn look(&self) -> bool {
-        for (n, slot) in (0u32..).zip(&self.slots) {
-            // Held, so that it is not made or cut by us at this moment.
-            let _gate = lock(&slot.gate);
-            let _file = lock(&slot.file);
-            let Some(known) = *lock(&slot.identity) else { continue };
-            let there = match slot.path.under(&self.root).symlink_metadata() {
-                Ok(m) => Identity::of(&m) == known && m.len() == slot.size,
-                Err(e) => !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
-            };
-            if !there {
-                self.missed(n);
-            }
+        if let Err(fault) = staging::plain_root(&self.root) {
+            lock(&self.broken).get_or_insert(fault);
+            self.news.notify_one();
         }
+        (0u32..).zip(&self.slots).for_each(|(n, slot)| self.look_at(n, slot));
         self.has_vanished()
+    }
+
+    /// Looks at one name. Not while its gate is held.
+    pub(super) fn look_at(&self, n: u32, slot: &Slot) {
+        // Held, so that it is not made or cut by us at this moment.
+        let _gate = lock(&slot.gate);
+        let stamp = lock(&slot.state).stamp;
+        let _file = lock(&slot.file);
+        let Some(known) = *lock(&slot.identity) else { return };
+        let there = match slot.path.under(&self.root).symlink_metadata() {
+            Ok(m) => Identity::of(&m) == known && m.len() == slot.size && stamp.is_none_or(|s| s == Stamp::of(&m)),
+            Err(e) => !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+        };
+        if !there {
+            self.missed(n);
+        }
+    }
+
+    /// Is this open file, into which is to be written, as long as it was made? Its gate is held. `false`: it was cut, and
+    /// what is written leads nowhere.
+    pub(super) fn is_uncut(&self, n: u32, slot: &Slot, file: &File) -> Result<bool, Fault> {
+        let meta = file.metadata().map_err(|e| io_fault("cannot look at", &slot.path.under(&self.root), &e))?;
+        if meta.len() != slot.size {
+            self.missed(n);
+        }
+        Ok(meta.len() == slot.size)
+    }
+
+    /// All bytes of a file are there: from now on nobody has a reason to write into it. `epoch`: when that was seen.
+    pub(super) fn settle(&self, n: u32, epoch: u64) -> Result<(), Fault> {
+        let slot = self.slot(n)?;
+        if lock(&slot.state).stamp.is_some() {
+            return Ok(());
+        }
+        let file = self.open_file(n)?;
+        // A server sets times when it likes.
+        if is_served(&file) {
+            return Ok(());
+        }
+        let meta = file.metadata().map_err(|e| io_fault("cannot look at", &slot.path.under(&self.root), &e))?;
+        let mut state = lock(&slot.state);
+        if state.epoch == epoch {
+            state.stamp = Some(Stamp::of(&meta));
+        }
+        Ok(())
     }
 
     /// Forgets the bytes of files that are gone; they are missing from now on. Not while one of them is copied. Returns
@@ -89,7 +150,7 @@ impl Assembly {
                 staging::clear(&self.root, &slot.path)?;
                 let mut state = lock(&slot.state);
                 (state.have, state.written) = (RangeSet::new(), RangeSet::new());
-                (state.digest, state.verdict) = (Sha1State::default(), Verdict::Open);
+                (state.digest, state.verdict, state.stamp) = (Sha1State::default(), Verdict::Open, None);
                 state.epoch += 1;
                 state.dirty = false;
                 lock(&self.vanished).remove(n);

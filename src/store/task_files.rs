@@ -23,6 +23,8 @@ pub struct FileRow {
     pub digest: Option<Vec<u8>>,
     pub digest_at: u64,
     pub local_source: Option<PathBuf>,
+    /// Inode of the staged file that all this speaks of.
+    pub inode: Option<u64>,
 }
 
 /// A span and who fetches it; `None` is a copy from the library.
@@ -47,7 +49,7 @@ impl Store {
     /// In file list order.
     pub async fn task_files(&self, task: i64) -> Result<Vec<FileRow>, Fault> {
         let rows = sqlx::query(
-            "SELECT path, size, lower(hex(sha1)) AS sha1, state, have, digest, digest_at, local_source \
+            "SELECT path, size, lower(hex(sha1)) AS sha1, state, have, digest, digest_at, local_source, inode \
              FROM task_files WHERE task_id = ? ORDER BY idx",
         )
         .bind(task)
@@ -68,6 +70,7 @@ impl Store {
                     digest: r.try_get("digest").map_err(db_fault)?,
                     digest_at: u(r.try_get("digest_at").map_err(db_fault)?),
                     local_source: r.try_get::<Option<String>, _>("local_source").map_err(db_fault)?.map(PathBuf::from),
+                    inode: Some(u(r.try_get("inode").map_err(db_fault)?)).filter(|n| *n > 0),
                 })
             })
             .collect()
@@ -135,6 +138,24 @@ impl Store {
              unhex(value->>3) AS digest, value->>4 AS at, value->>5 AS state FROM json_each(?2)) \
              UPDATE task_files SET have = n.have, bytes_done = n.done, digest = n.digest, digest_at = n.at, state = n.state \
              FROM n WHERE task_id = ?1 AND task_files.idx = n.idx",
+        )
+        .bind(task)
+        .bind(json!(list).to_string())
+        .execute(&self.writer)
+        .await
+        .map_err(db_fault)?;
+        Ok(())
+    }
+
+    /// Records which inodes staged files have, by their numbers. Before anything of such a file is recorded.
+    pub async fn record_inodes(&self, task: i64, inodes: &[(u32, u64)]) -> Result<(), Fault> {
+        if inodes.is_empty() {
+            return Ok(());
+        }
+        let list: Vec<_> = inodes.iter().map(|(n, inode)| json!([n, i(*inode)])).collect();
+        sqlx::query(
+            "WITH n AS MATERIALIZED (SELECT CAST(value->>0 AS INTEGER) AS idx, CAST(value->>1 AS INTEGER) AS inode \
+             FROM json_each(?2)) UPDATE task_files SET inode = n.inode FROM n WHERE task_id = ?1 AND task_files.idx = n.idx",
         )
         .bind(task)
         .bind(json!(list).to_string())

@@ -376,7 +376,7 @@ CREATE TABLE task_files (
     bytes_done   INTEGER NOT NULL DEFAULT 0,
     digest       BLOB,                               -- state of the running SHA-1 ...
     digest_at    INTEGER NOT NULL DEFAULT 0,         -- ... over the first digest_at bytes, all of them synced
-    local_source TEXT,                               -- a library file with the same SHA-1 and size
+    local_source TEXT, inode INTEGER NOT NULL DEFAULT 0,                               -- a library file with the same SHA-1 and size
     PRIMARY KEY (task_id, idx)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE tasks (
