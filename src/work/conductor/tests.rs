@@ -248,6 +248,29 @@ async fn what_another_reception_brings_is_copied() {
     assert_eq!(f.node.store.refusals(second.id).await.unwrap(), []);
 }
 
+/// A method that waits for another reception's file has nothing to do meanwhile: it helps.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_another_reception_helps() {
+    let f = Fixture::start().await;
+    let first = f.receive(&[given("a.mxf", Method::Cdn)], false).await;
+    let mut other = f.new_task(&[given("a.mxf", Method::Cdn), given("b.mxf", Method::Obs)], true);
+    other.name = crate::model::ids::TaskName::parse("other.task.json").unwrap();
+    other.store_path = f.dir.path().join("dcp/Other");
+    let second = f.node.store.accept_task(&other, NOW).await.unwrap();
+    assert!(f.node.store.move_task(second, TaskState::Queues, TaskState::Downloading, "", NOW).await.unwrap());
+    f.node.store.set_leg(second, Method::Obs, LegState::Waiting, "obs: away", 2, Some(NOW + 5000)).await.unwrap();
+    let second = f.node.store.task(second).await.unwrap().unwrap();
+    let mut c = Conductor::new(Arc::clone(&f.node));
+    for row in [&first, &second] {
+        c.open_assembly(row).await.unwrap();
+    }
+    c.find_copies().await.unwrap();
+    let start = Action::StartLeg { task: second.id, method: Method::Cdn };
+    assert!(!decide(&c.snapshot().await.unwrap()).contains(&start), "it waits");
+    assert_eq!(f.legs(second.id).await, "cdn waiting 1000, obs done 0", "and helps");
+    assert!(decide(&c.snapshot().await.unwrap()).contains(&start));
+}
+
 fn local(day: u32, h: u32, m: u32) -> chrono::DateTime<chrono::Local> {
     use chrono::TimeZone as _;
     chrono::Local.with_ymd_and_hms(2026, 6, day, h, m, 0).unwrap()
