@@ -148,13 +148,15 @@ async fn who_is_done_helps_who_is_away() {
     let f = Fixture::start().await;
     let (stays, moves) = ("bt waiting 500, cdn done 500", "bt done 0, cdn waiting 1000");
     for (tired, refused, tries, next, want) in [
-        (true, false, 2, 5000, stays),
-        (false, true, 2, 5000, stays),
-        (false, false, 2, 0, stays),
-        (false, false, 2, -600_000, stays),
+        (true, false, 4, 5000, stays),
+        (false, true, 4, 5000, stays),
+        (false, false, 4, 0, stays),
+        (false, false, 4, -600_000, stays),
+        (false, false, 2, 5000, stays),
         (false, false, 1, 5000, stays),
         (false, false, 1, 300_000, moves), // half of one span is that span
-        (false, false, 2, 5000, moves),
+        (false, false, 2, 90_000, moves),
+        (false, false, 4, 5000, moves),
     ] {
         let files = [given("a.mxf", Method::Cdn), given("b.mxf", Method::Bt)];
         let task = f.receive(&files, false).await;
@@ -176,7 +178,7 @@ async fn who_is_done_helps_who_is_away() {
         assert_eq!(start, want == moves);
         if want == moves {
             // Now the helper fails: nothing goes back to whom it was taken from for not working.
-            f.node.store.set_leg(task.id, Method::Cdn, LegState::Waiting, "cdn: away", 2, Some(NOW + 5000)).await.unwrap();
+            f.node.store.set_leg(task.id, Method::Cdn, LegState::Waiting, "cdn: away", 4, Some(NOW + 5000)).await.unwrap();
             c.helping = std::mem::take(&mut c.helping).looked_at_nothing();
             c.snapshot().await.unwrap();
             assert_eq!(f.legs(task.id).await, "bt done 0, cdn waiting 1000");
@@ -258,7 +260,7 @@ async fn who_waits_for_another_reception_helps() {
     other.store_path = f.dir.path().join("dcp/Other");
     let second = f.node.store.accept_task(&other, NOW).await.unwrap();
     assert!(f.node.store.move_task(second, TaskState::Queues, TaskState::Downloading, "", NOW).await.unwrap());
-    f.node.store.set_leg(second, Method::Obs, LegState::Waiting, "obs: away", 2, Some(NOW + 5000)).await.unwrap();
+    f.node.store.set_leg(second, Method::Obs, LegState::Waiting, "obs: away", 4, Some(NOW + 5000)).await.unwrap();
     let second = f.node.store.task(second).await.unwrap().unwrap();
     let mut c = Conductor::new(Arc::clone(&f.node));
     for row in [&first, &second] {
