@@ -34,7 +34,7 @@ pub enum Stand {
     Works,
     /// One try failed, and the next one is minutes away.
     Stumbled,
-    /// Several tries in a row failed, and the next one is still to come.
+    /// Several tries in a row failed, and the next one is still to come, not in a moment.
     Away,
     /// Something is left, and its window is closed.
     Closed,

@@ -27,8 +27,11 @@ const LONG_PAUSE: Duration = Duration::from_secs(30);
 /// without having brought anything.
 const TIRED: Duration = Duration::from_secs(600);
 const MOST_TIRED: Duration = Duration::from_secs(6 * 3600);
-/// A next try is waited for so long before others are asked (milliseconds).
+/// A next try is waited for so long before others are asked (milliseconds): after one that failed, and after several.
 const SOON_MS: i64 = 120_000;
+const AGAIN_SOON_MS: i64 = 60_000;
+/// After so many in a row there is no waiting.
+const MANY_TRIES: u32 = 4;
 
 /// What the conductor remembers between ticks.
 #[derive(Default)]
@@ -126,6 +129,7 @@ impl Conductor {
 
     fn stand(&self, task: i64, l: &LegSnap, rows: &[&LegRow]) -> Stand {
         let row = rows.iter().find(|r| r.method == l.method);
+        let tries = row.map_or(0, |r| r.tries);
         let running = self.running.get(&(task, l.method));
         let waits = running.is_none() && l.state == LegState::Waiting;
         let idle = running.is_none() && (l.state == LegState::Done || (waits && l.held && l.retry_at.is_none()));
@@ -137,7 +141,8 @@ impl Conductor {
             None if idle => self.helping.when_free(task, l.method, row.map_or(0, |r| r.bytes_wire)),
             _ if l.held => Stand::Apart,
             Some(leg) if leg.gauge.seen() >= help::SEEN => Stand::Works,
-            None if waits && wait > 0 && row.is_some_and(|r| r.tries > 1) => Stand::Away,
+            None if waits && wait > 0 && tries >= MANY_TRIES => Stand::Away,
+            None if waits && wait > AGAIN_SOON_MS && tries > 1 => Stand::Away,
             None if waits && wait > SOON_MS => Stand::Stumbled,
             _ => Stand::Apart,
         }

@@ -148,13 +148,15 @@ async fn who_is_done_helps_who_is_away() {
     let f = Fixture::start().await;
     let (stays, moves) = ("bt waiting 500, cdn done 500", "bt done 0, cdn waiting 1000");
     for (tired, refused, tries, next, want) in [
-        (true, false, 2, 5000, stays),
-        (false, true, 2, 5000, stays),
-        (false, false, 2, 0, stays),
-        (false, false, 2, -600_000, stays),
+        (true, false, 4, 5000, stays),
+        (false, true, 4, 5000, stays),
+        (false, false, 4, 0, stays),
+        (false, false, 4, -600_000, stays),
+        (false, false, 2, 5000, stays),
         (false, false, 1, 5000, stays),
         (false, false, 1, 300_000, moves), // half of one span is that span
-        (false, false, 2, 5000, moves),
+        (false, false, 2, 90_000, moves),
+        (false, false, 4, 5000, moves),
     ] {
         let files = [given("a.mxf", Method::Cdn), given("b.mxf", Method::Bt)];
         let task = f.receive(&files, false).await;
@@ -176,7 +178,7 @@ async fn who_is_done_helps_who_is_away() {
         assert_eq!(start, want == moves);
         if want == moves {
             // Now the helper fails: nothing goes back to whom it was taken from for not working.
-            f.node.store.set_leg(task.id, Method::Cdn, LegState::Waiting, "cdn: away", 2, Some(NOW + 5000)).await.unwrap();
+            f.node.store.set_leg(task.id, Method::Cdn, LegState::Waiting, "cdn: away", 4, Some(NOW + 5000)).await.unwrap();
             c.helping = std::mem::take(&mut c.helping).looked_at_nothing();
             c.snapshot().await.unwrap();
             assert_eq!(f.legs(task.id).await, "bt done 0, cdn waiting 1000");
@@ -246,6 +248,29 @@ async fn what_another_reception_brings_is_copied() {
     crate::work::reception::copy_all(&f.node, &plan, &c.assemblies[&second.id], &CancellationToken::new()).await.unwrap();
     assert!(c.assemblies[&second.id].verified());
     assert_eq!(f.node.store.refusals(second.id).await.unwrap(), []);
+}
+
+/// A method that waits for another reception's file has nothing to do meanwhile: it helps.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_another_reception_helps() {
+    let f = Fixture::start().await;
+    let first = f.receive(&[given("a.mxf", Method::Cdn)], false).await;
+    let mut other = f.new_task(&[given("a.mxf", Method::Cdn), given("b.mxf", Method::Obs)], true);
+    other.name = crate::model::ids::TaskName::parse("other.task.json").unwrap();
+    other.store_path = f.dir.path().join("dcp/Other");
+    let second = f.node.store.accept_task(&other, NOW).await.unwrap();
+    assert!(f.node.store.move_task(second, TaskState::Queues, TaskState::Downloading, "", NOW).await.unwrap());
+    f.node.store.set_leg(second, Method::Obs, LegState::Waiting, "obs: away", 4, Some(NOW + 5000)).await.unwrap();
+    let second = f.node.store.task(second).await.unwrap().unwrap();
+    let mut c = Conductor::new(Arc::clone(&f.node));
+    for row in [&first, &second] {
+        c.open_assembly(row).await.unwrap();
+    }
+    c.find_copies().await.unwrap();
+    let start = Action::StartLeg { task: second.id, method: Method::Cdn };
+    assert!(!decide(&c.snapshot().await.unwrap()).contains(&start), "it waits");
+    assert_eq!(f.legs(second.id).await, "cdn waiting 1000, obs done 0", "and helps");
+    assert!(decide(&c.snapshot().await.unwrap()).contains(&start));
 }
 
 fn local(day: u32, h: u32, m: u32) -> chrono::DateTime<chrono::Local> {
