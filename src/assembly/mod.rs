@@ -80,6 +80,8 @@ struct Slot {
     file: Mutex<Option<Arc<File>>>,
     /// Which file it is, once it was opened or found with its bytes.
     identity: Mutex<Option<Identity>>,
+    /// It was seen with all its blocks: a hole is none of ours.
+    solid: AtomicBool,
     /// Which inode is recorded for it.
     recorded: Mutex<Option<u64>>,
     /// Held from the look at what is missing until it is written, and while bytes are counted as present: so a byte that
@@ -137,6 +139,7 @@ impl Slot {
             local_source: Mutex::new(row.local_source),
             file: Mutex::new(None),
             identity: Mutex::new(None),
+            solid: AtomicBool::new(false),
             recorded: Mutex::new(row.inode),
             gate: Mutex::default(),
             state: Mutex::new(SlotState {
@@ -336,6 +339,9 @@ impl Assembly {
             return Err(vanished::fault(&slot.path.under(&self.root)).file(&slot.path));
         };
         let opened = Arc::new(opened);
+        if vanished::is_solid(&opened, slot.size) {
+            slot.solid.store(true, Ordering::Relaxed);
+        }
         *lock(&slot.identity) = Some(identity);
         *file = Some(Arc::clone(&opened));
         drop(file);

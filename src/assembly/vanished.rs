@@ -17,6 +17,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Which file it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,16 @@ impl Stamp {
     pub fn of(m: &Metadata) -> Self {
         Self { size: m.len(), modified: (m.mtime(), m.mtime_nsec()), changed: (m.ctime(), m.ctime_nsec()) }
     }
+}
+
+/// Does an open file have all its blocks? On a file server nobody knows: it may share those of a copy, with its holes.
+pub fn is_solid(file: &File, size: u64) -> bool {
+    size > 0 && !is_served(file) && file.metadata().is_ok_and(|m| m.blocks() * 512 >= size)
+}
+
+/// A file that was cut is shorter, or has lost blocks when somebody made it as long again.
+fn is_uncut(slot: &Slot, m: &Metadata) -> bool {
+    m.len() == slot.size && (!slot.solid.load(Ordering::Relaxed) || m.blocks() * 512 >= slot.size)
 }
 
 pub fn fault(path: &Path) -> Fault {
@@ -96,7 +107,7 @@ impl Assembly {
         let _file = lock(&slot.file);
         let Some(known) = *lock(&slot.identity) else { return };
         let there = match slot.path.under(&self.root).symlink_metadata() {
-            Ok(m) => Identity::of(&m) == known && m.len() == slot.size && stamp.is_none_or(|s| s == Stamp::of(&m)),
+            Ok(m) => Identity::of(&m) == known && is_uncut(slot, &m) && stamp.is_none_or(|s| s == Stamp::of(&m)),
             Err(e) => !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
         };
         if !there {
@@ -108,10 +119,11 @@ impl Assembly {
     /// what is written leads nowhere.
     pub(super) fn is_uncut(&self, n: u32, slot: &Slot, file: &File) -> Result<bool, Fault> {
         let meta = file.metadata().map_err(|e| io_fault("cannot look at", &slot.path.under(&self.root), &e))?;
-        if meta.len() != slot.size {
+        let uncut = is_uncut(slot, &meta);
+        if !uncut {
             self.missed(n);
         }
-        Ok(meta.len() == slot.size)
+        Ok(uncut)
     }
 
     /// All bytes of a file are there: from now on nobody has a reason to write into it. `epoch`: when that was seen.
@@ -126,6 +138,10 @@ impl Assembly {
             return Ok(());
         }
         let meta = file.metadata().map_err(|e| io_fault("cannot look at", &slot.path.under(&self.root), &e))?;
+        if !is_uncut(slot, &meta) {
+            self.missed(n);
+            return Err(fault(&slot.path.under(&self.root)).file(&slot.path));
+        }
         let mut state = lock(&slot.state);
         if state.epoch == epoch {
             state.stamp = Some(Stamp::of(&meta));
@@ -146,6 +162,7 @@ impl Assembly {
                 let _gate = lock(&slot.gate);
                 lock(&slot.file).take();
                 *lock(&slot.identity) = None;
+                slot.solid.store(false, Ordering::Relaxed);
                 // Whatever took its place is not written into: it may have another name elsewhere.
                 staging::clear(&self.root, &slot.path)?;
                 let mut state = lock(&slot.state);
