@@ -149,7 +149,7 @@ def main(sender_url, sender_data, receiver_url, receiver_data, package):
     for node in sender, receiver:
         check_events(node, tasks[0])
         check_library(node, package)
-        assert all(schedule.window for schedule in list_schedules.sync(client=node).items)
+        assert all(schedule.method for schedule in list_schedules.sync(client=node).items)
     generations = list(items(list_generations, client=sender, limit=1))
     assert len(generations) >= 2 and all(g.bytes_done == g.bytes_total > 0 for g in generations), generations
 
