@@ -13,7 +13,8 @@ use sha1::Digest as _;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::conformance::{Bench, Published};
@@ -386,6 +387,37 @@ async fn rates_can_be_changed_while_a_torrent_runs() {
     let outcome = tokio::time::timeout(Duration::from_secs(15), running).await.expect("it is fast now").unwrap();
     assert_eq!(outcome.unwrap(), Outcome::Done);
     assert!(sink.complete());
+}
+
+/// Twelve pieces and twelve seeds, of which each could bring one: what a power cut would take stays small.
+#[tokio::test(flavor = "multi_thread")]
+async fn few_large_pieces_are_open_at_once() {
+    let package = Package::make("OPEN_FTR", 15, &[("a.mxf", 96 * MIB)]);
+    let mut source = source(&package, 8 * MIB);
+    let mut seeds = Vec::new();
+    for _ in 0..12 {
+        let slow = engine_at("127.0.0.1:0".parse().unwrap(), |o| o.upload_bps = Some(2 * MIB)).await;
+        seeds.push(Seed::start(slow, &package, source.clone()).await);
+    }
+    source.peers = seeds.iter().map(Seed::peer).collect();
+    let (leech, leg, sink) = (engine().await, ctx(), FileSink::new(&package.files));
+    let job = package.fetch_job(package.spans(), &sink, &leg);
+    let transport = BtTransport::new(leech.engine.clone(), source);
+    let running = tokio::spawn(async move { transport.fetch(job).await });
+    let (most, peers) = (AtomicU64::new(0), AtomicU32::new(0));
+    until("most of it is there", || {
+        // In this order: what is counted as committed meanwhile makes the difference smaller than it was.
+        let written = sink.written(0).total();
+        most.fetch_max(written.saturating_sub(sink.committed_bytes()), Relaxed);
+        peers.fetch_max(leg.counters.peers.load(Relaxed), Relaxed);
+        sink.committed_bytes() >= 64 * MIB
+    })
+    .await;
+    let (most, peers) = (most.into_inner(), peers.into_inner());
+    assert!(most <= 56 * MIB, "{} MiB were open at once", most / MIB);
+    assert!((4..=7).contains(&peers), "and yet several bring them: {peers}");
+    leg.stop.cancel();
+    assert_eq!(running.await.unwrap().unwrap(), Outcome::Stopped);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,7 +20,6 @@ use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use tokio_util::sync::CancellationToken;
 
 /// Bytes at a time; see the module's text.
@@ -262,13 +261,6 @@ impl Assembly {
         drop(state);
         self.count(slot.size);
         Ok(true)
-    }
-
-    /// So many bytes are in place and not recorded yet.
-    pub(super) fn count(&self, bytes: u64) {
-        if self.unsynced.fetch_add(bytes, Ordering::Relaxed) + bytes >= self.sync_share {
-            self.sync_due.notify_one();
-        }
     }
 }
 

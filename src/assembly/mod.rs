@@ -54,7 +54,10 @@ pub struct Assembly {
     opened: Mutex<VecDeque<u32>>,
     store: Store,
     digester: digest::Queue,
+    /// Bytes that count and are not recorded yet.
     unsynced: AtomicU64,
+    /// Bytes that were written and do not count yet: of pieces that are not complete.
+    open: AtomicU64,
     /// A sync is due after so many bytes, if the last one is not too fresh.
     sync_share: u64,
     sync_due: Notify,
@@ -201,6 +204,7 @@ impl Assembly {
             store: store.clone(),
             digester: digest::Queue::default(),
             unsynced: AtomicU64::new(0),
+            open: AtomicU64::new(0),
             sync_due: Notify::new(),
             sync_lock: tokio::sync::Mutex::new(()),
             closed: AtomicBool::new(false),

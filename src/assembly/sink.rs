@@ -6,6 +6,7 @@ use crate::model::span::Span;
 use crate::transport::Sink;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::Ordering;
 
 fn bounds(slot: &Slot, offset: u64, len: usize) -> Result<(), Fault> {
     match offset.checked_add(len as u64) {
@@ -39,7 +40,10 @@ impl Sink for Assembly {
         for r in missing() {
             let part = &data[(r.start - offset) as usize..(r.end - offset) as usize];
             f.write_all_at(part, r.start).map_err(|e| staging::write_fault(&self.root, &slot.path, &e))?;
-            lock(&slot.state).written.insert(r);
+            let mut state = lock(&slot.state);
+            let new = state.written.missing(&r).iter().map(|m| m.end - m.start).sum();
+            state.written.insert(r);
+            self.open.fetch_add(new, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -62,6 +66,7 @@ impl Sink for Assembly {
             let mut state = lock(&slot.state);
             // Not more than was written into the file that is there now.
             for part in state.written.within(&range) {
+                self.open.fetch_sub(part.end - part.start, Ordering::Relaxed);
                 state.written.remove(part.clone());
                 state.have.insert(part);
             }

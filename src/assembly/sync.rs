@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// A sync is due when this many bytes are not recorded yet: at most so much is fetched again after a power cut.
+/// A sync is due when this many bytes are not recorded yet or open: at most so much is fetched again after a power cut ...
 const SYNC_BYTES: u64 = 64 << 20;
+/// ... of which so many may be open, so that it is worth it. (BitTorrent keeps to less.)
+const OPEN_BYTES: u64 = 56 << 20;
 /// ... or this part of the package, so that a small one is not fetched again and again where the power often fails ...
 const SYNC_SHARE: u64 = 1000;
 /// ... but never less than this, and not more often than once in this time.
@@ -108,6 +110,19 @@ impl Assembly {
         self.store.record_files(self.task, progress).await
     }
 
+    /// So many bytes more are in place and not recorded yet.
+    pub(super) fn count(&self, bytes: u64) {
+        let unsynced = self.unsynced.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if unsynced >= self.sync_share || self.at_stake() >= SYNC_BYTES {
+            self.sync_due.notify_one();
+        }
+    }
+
+    /// What a power cut would take now, in bytes.
+    fn at_stake(&self) -> u64 {
+        self.unsynced.load(Ordering::Relaxed) + self.open.load(Ordering::Relaxed).min(OPEN_BYTES)
+    }
+
     /// Waits until the next sync is due, or the assembly is closed.
     async fn sync_is_due(&self, last: Instant) {
         while !self.closed.load(Ordering::Acquire) {
@@ -115,7 +130,7 @@ impl Assembly {
             let soon = !thrifty && unsynced >= self.sync_share;
             let period = if thrifty { THRIFTY_PERIOD } else { SYNC_PERIOD };
             let left = if soon { SYNC_PAUSE } else { period }.saturating_sub(last.elapsed());
-            if unsynced >= SYNC_BYTES || left.is_zero() {
+            if self.at_stake() >= SYNC_BYTES || left.is_zero() {
                 return;
             }
             let _ = tokio::time::timeout(left, self.sync_due.notified()).await;

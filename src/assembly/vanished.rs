@@ -166,6 +166,7 @@ impl Assembly {
                 // Whatever took its place is not written into: it may have another name elsewhere.
                 staging::clear(&self.root, &slot.path)?;
                 let mut state = lock(&slot.state);
+                self.open.fetch_sub(state.written.total(), Ordering::Relaxed);
                 (state.have, state.written) = (RangeSet::new(), RangeSet::new());
                 (state.digest, state.verdict, state.stamp) = (Sha1State::default(), Verdict::Open, None);
                 state.epoch += 1;

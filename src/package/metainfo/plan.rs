@@ -11,14 +11,15 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// Packages up to this many bytes get pieces of this length. Small pieces let a swarm of cinemas share early, large
-/// ones keep the torrent and the picker small; 16 MiB is the largest that old clients were seen to take.
+/// Packages up to this many bytes get pieces of this length. Small pieces let a swarm of cinemas share early, and little is
+/// lost with those that a stop or a power cut leaves unfinished, one for each peer; large ones keep the torrent and the
+/// picker small (beyond 65,536 pieces it is felt). 16 MiB is the largest that old clients were seen to take.
 const STEPS: [(u64, u64); 6] = [
     (256 * MIB, 256 * KIB),
     (512 * MIB, 512 * KIB),
     (8 * GIB, MIB),
-    (16 * GIB, 2 * MIB),
-    (64 * GIB - 1, 4 * MIB),
+    (64 * GIB - 1, 2 * MIB),
+    (256 * GIB - 1, 4 * MIB),
     (512 * GIB - 1, 8 * MIB),
 ];
 const LARGEST: u64 = 16 * MIB;

@@ -71,6 +71,8 @@ pub struct BtEngine {
     session: Arc<Session>,
     state_dir: PathBuf,
     listen: SocketAddr,
+    /// Peers per torrent.
+    peer_limit: usize,
     rates: Mutex<Rates>,
     /// Info hash → the task that has the torrent; a session can hold each only once.
     busy: Mutex<HashMap<[u8; 20], Holder>>,
@@ -102,7 +104,6 @@ impl BtEngine {
             persistence: Some(librqbit::SessionPersistenceConfig::Json { folder: Some(options.state_dir.clone()) }),
             concurrent_init_limit: Some(CHECKS_AT_ONCE),
             runtime_worker_threads: Some(BLOCKING_CALLS + STREAMS),
-            peer_limit: Some(options.peer_limit.max(1)),
             ratelimits: LimitsConfig { upload_bps: to_limit(options.upload_bps), download_bps: to_limit(options.download_bps) },
             listen: Some(librqbit::ListenerOptions {
                 mode: librqbit::ListenerMode::TcpOnly,
@@ -132,6 +133,7 @@ impl BtEngine {
             session,
             state_dir: options.state_dir,
             listen,
+            peer_limit: options.peer_limit.max(1),
             rates: Mutex::new(Rates { upload: options.upload_bps, download: options.download_bps, cap: None }),
             busy: Mutex::default(),
             adding: tokio::sync::Mutex::new(()),
@@ -218,6 +220,7 @@ impl BtEngine {
                 max_request_window: Some(blocks),
                 ..Default::default() // what is not said here is as the session has it
             }),
+            peer_limit: Some(add.most_peers.unwrap_or(usize::MAX).min(self.peer_limit)),
             trackers: Some(add.trackers.to_vec()),
             preferred_id: Some(self.next_id.fetch_add(1, Ordering::Relaxed)),
             storage_factory: Some(add.storage),
@@ -250,6 +253,8 @@ pub(super) struct Add<'a> {
     pub peers: Vec<SocketAddr>,
     /// Blocks of 16 KiB that are asked of one peer at a time, at most; `None`: as many as librqbit likes.
     pub window: Option<usize>,
+    /// Peers at once, at most; `None`: as many as the session allows.
+    pub most_peers: Option<usize>,
 }
 
 /// The right to have a torrent in the session.

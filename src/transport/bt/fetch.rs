@@ -19,6 +19,18 @@ const SINK_GRACE: Duration = Duration::from_secs(30);
 /// Bytes that may arrive without a piece passing its check, besides the pieces in flight: twice librqbit's request window.
 const UNCHECKED_SLACK: u64 = 4 << 20;
 
+/// Unfinished pieces, one for each peer, are lost at a stop or a power cut: together not more than this, so that with what
+/// the sink may lose at most 64 MiB of a leg are fetched again ...
+const OPEN_BYTES: u64 = 56 << 20;
+/// ... and not with fewer peers than this: one that is slow or has little must not hold up a film. More than librqbit's own
+/// number of peers helps nobody.
+const PEERS: std::ops::RangeInclusive<u64> = 4..=128;
+
+/// How many peers a fetch with pieces of this length may have at once.
+fn most_peers(piece_len: u64) -> usize {
+    (OPEN_BYTES / piece_len.max(1)).clamp(*PEERS.start(), *PEERS.end()) as usize
+}
+
 /// What is asked of a peer at once.
 const BLOCK: u64 = 16 << 10;
 /// Blocks under way from one peer. The lower bound keeps 4 MB/s up over a line of 30 ms, the upper one is
@@ -85,6 +97,7 @@ pub(super) async fn run(bt: &BtTransport, job: FetchJob) -> Result<Outcome, Faul
             trackers: &bt.source.trackers,
             peers,
             window: Some(window),
+            most_peers: Some(most_peers(layout.piece_len(0))),
         })
         .await?;
     let mut scouts = JoinSet::new();

@@ -82,6 +82,7 @@ pub(super) async fn run(bt: &BtTransport, job: PublishJob) -> Result<Outcome, Fa
                 // fetches pieces twice over two connections.
                 peers: Vec::new(),
                 window: None,
+                most_peers: None,
             })
             .await;
         match added {
