@@ -5,6 +5,7 @@
 //! verdict is logged.
 
 use crate::api::{self, ApiOptions};
+use crate::assembly;
 use crate::clock::{Clock, Pulse};
 use crate::config::{Config, ConfigHandle};
 use crate::desk::overview::Overview;
@@ -39,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 /// Open files that a node with many tasks and peers may need.
 const OPEN_FILES: u64 = 65_536;
 
-/// Runs the daemon until SIGTERM or SIGINT. `console`: the log goes to the terminal.
+/// Runs the daemon until SIGTERM or SIGINT; SIGHUP has it read its configuration again. `console`: the log goes to the terminal.
 pub async fn serve(config_path: &Path, console: bool) -> Result<(), Fault> {
     let (handle, warnings) = ConfigHandle::load(config_path).map_err(|e| Fault::permanent(e.to_string()))?;
     let config = handle.current();
@@ -47,13 +48,16 @@ pub async fn serve(config_path: &Path, console: bool) -> Result<(), Fault> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let peers = peers_per_torrent(raise_open_files());
+    let open_files = raise_open_files();
+    assembly::share_open_files(open_files, config.downloadingnum);
+    let peers = peers_per_torrent(open_files);
     let stop = CancellationToken::new();
     let app = App::start(handle, peers, stop.clone()).await?;
     tracing::info!(role = %config.servertype, listen = %config.listen, version = env!("CARGO_PKG_VERSION"), "bftv2 is up");
     let mut app = app;
+    let desk = Arc::clone(&app.desk);
     let why = tokio::select! {
-        why = signal() => why?,
+        why = signal(&desk) => why?,
         // It ends only when it is told to: without it nothing would be done, and nobody would see.
         _ = &mut app.conductor => return Err(Fault::local("the conductor ended: see the log; the service has to be started again")),
     };
@@ -67,6 +71,7 @@ struct App {
     store: Store,
     bt: Arc<BtEngine>,
     conductor: JoinHandle<bool>,
+    desk: Arc<Desk>,
     others: Vec<JoinHandle<()>>,
     #[allow(dead_code, reason = "held until the node ends")]
     clients: Clients,
@@ -152,7 +157,7 @@ impl App {
         others.push(listening.await.unwrap_or_else(|e| Err(Fault::local(format!("the API cannot be served: {e}"))))?);
         others.push(tokio::spawn(intake::watch(Arc::clone(&desk), stop.clone())));
         if config.servertype == NodeType::Sender {
-            others.push(tokio::spawn(sends::watch(desk, stop.clone())));
+            others.push(tokio::spawn(sends::watch(Arc::clone(&desk), stop.clone())));
         }
         if let Some(library) = library {
             let stopped = stop.clone();
@@ -162,7 +167,7 @@ impl App {
         let started = format!("version {}, {}", env!("CARGO_PKG_VERSION"), config.servertype);
         node.event(Level::Info, "start", "", &started).await;
         let conductor = tokio::spawn(Conductor::new(node).run(stop, config.stoptimeout));
-        Ok(Self { store, bt, conductor, others, clients, locks })
+        Ok(Self { store, bt, conductor, desk, others, clients, locks })
     }
 
     /// Waits for the end of everything and says how it went.
@@ -312,13 +317,18 @@ fn peers_per_torrent(open_files: u64) -> usize {
     usize::try_from(open_files / 256).unwrap_or(usize::MAX).clamp(16, 128)
 }
 
-async fn signal() -> Result<&'static str, Fault> {
+/// Waits for a signal to stop.
+async fn signal(desk: &Desk) -> Result<&'static str, Fault> {
     use tokio::signal::unix::{SignalKind, signal};
     let refused = |e: std::io::Error| Fault::local(format!("cannot listen for signals: {e}"));
     let mut term = signal(SignalKind::terminate()).map_err(refused)?;
     let mut int = signal(SignalKind::interrupt()).map_err(refused)?;
-    Ok(tokio::select! {
-        _ = term.recv() => "SIGTERM",
-        _ = int.recv() => "SIGINT",
-    })
+    let mut hup = signal(SignalKind::hangup()).map_err(refused)?;
+    loop {
+        tokio::select! {
+            _ = term.recv() => return Ok("SIGTERM"),
+            _ = int.recv() => return Ok("SIGINT"),
+            _ = hup.recv() => tracing::info!("SIGHUP: {}", desk.reloadconf().await),
+        }
+    }
 }

@@ -77,6 +77,26 @@ impl fmt::Display for Fault {
 impl std::error::Error for Fault {}
 
 /// Local file errors with the path named, in the words the operating system uses.
+/// Too many open files pass: [`FaultClass::Transient`]; everything else is [`FaultClass::Local`].
 pub fn io_fault(what: &str, path: &std::path::Path, e: &std::io::Error) -> Fault {
+    use rustix::io::Errno;
+    if matches!(Errno::from_io_error(e), Some(Errno::MFILE | Errno::NFILE)) {
+        let cure = "raise the limit of open files (LimitNOFILE of the unit, ulimit -n), or lower downloadingnum";
+        return Fault::transient(format!("{what} {}: {e}; {cure}", path.display()));
+    }
     Fault::local(format!("{what} {}: {e}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_open_files_pass() {
+        let fault = |n| io_fault("cannot open", "/x".as_ref(), &std::io::Error::from_raw_os_error(n));
+        for n in [libc::EMFILE, libc::ENFILE] {
+            assert!(fault(n).is_transient() && fault(n).message.contains("limit of open files"), "{}", fault(n));
+        }
+        assert_eq!(fault(libc::EIO).class, FaultClass::Local);
+    }
 }

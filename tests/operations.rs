@@ -433,3 +433,22 @@ async fn doctor_sees_another_file_system() {
         "{text} -> {todo}"
     );
 }
+
+/// As services do: the configuration is read again, and nothing is interrupted.
+#[tokio::test]
+async fn sighup_reads_the_configuration_again() {
+    let mut world = World::new();
+    world.receiver.start().await;
+    let hup = |pid: u32| {
+        rustix::process::kill_process(rustix::process::Pid::from_raw(pid as i32).expect("a pid"), rustix::process::Signal::HUP)
+    };
+    let events = async || world.receiver.sql("select text from v_events where kind = 'reloadconf'").await.concat();
+    hup(world.receiver.pid()).expect("a signal");
+    until("it is read again", PATIENCE, async || (events().await == ["configuration read again"]).then_some(())).await;
+    std::fs::write(world.receiver.config_path(), "{").expect("config");
+    hup(world.receiver.pid()).expect("a signal");
+    let refused = async || (events().await.len() == 2).then_some(());
+    until("a bad one is refused", PATIENCE, refused).await;
+    world.receiver.assert_alive();
+    assert!(world.receiver.get("heartbeat").await.is_some());
+}

@@ -636,20 +636,62 @@ async fn a_database_on_a_full_disk_loses_nothing_and_goes_on() {
     tokio::time::sleep(Duration::from_secs(6)).await;
     world.receiver.assert_alive();
     small.free();
-    let ended = async || {
-        let p = world.receiver.progress(&task).await;
-        ["downloaded", "downloaderror"].contains(&p.status().as_str()).then_some(p)
-    };
-    let p = until("it ends", PATIENCE, ended).await;
-    eprintln!("{} {}", p.status(), p.error());
-    if p.status() == "downloaderror" {
-        assert!(p.error().contains("full"), "{}", p.error());
-        assert!(world.recv(&world.receiver, &taskfile).await.ok);
-        world.receiver.downloaded(&task).await;
-    }
+    world.receiver.downloaded(&task).await;
     world.assert_delivered(&package);
     is_sound(&world.receiver).await;
     world.receiver.kill();
+}
+
+/// Somebody's shell holds the database for longer than a write waits: what arrives is recorded afterwards.
+#[tokio::test]
+async fn a_database_that_is_held_ends_no_reception() {
+    use sqlx::{ConnectOptions as _, Executor as _};
+    let mut world = World::new();
+    world.receiver.set_all(&json!({"btrate": "300K", "obsrate": "300K", "cdnrate": "300K"}));
+    let package = world.package("film", 12, 2);
+    world.start().await;
+    let task = task_name("film");
+    let taskfile = world.publish("film", "1:1:1").await;
+    assert!(world.recv(&world.receiver, &taskfile).await.ok);
+    let running = async || (world.receiver.progress(&task).await.downloaded() > MIB).then_some(());
+    until("it is running", PATIENCE, running).await;
+    let mut shell =
+        sqlx::sqlite::SqliteConnectOptions::new().filename(world.receiver.database()).connect().await.expect("database");
+    shell.execute("BEGIN IMMEDIATE").await.expect("the lock");
+    let met = async || world.receiver.log().contains("cannot be recorded now").then_some(());
+    until("it is met", PATIENCE, met).await;
+    shell.execute("ROLLBACK").await.expect("the end of it");
+    world.receiver.downloaded(&task).await;
+    world.assert_delivered(&package);
+    is_sound(&world.receiver).await;
+}
+
+/// Too many open files pass: nothing fails for good.
+#[tokio::test]
+async fn a_lack_of_descriptors_is_waited_for() {
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+    let mut world = World::new();
+    world.receiver.set_all(&json!({"cdnrate": "1M", "retries": 60}));
+    let package = world.package("film", 12, 6);
+    world.start().await;
+    let task = task_name("film");
+    let taskfile = world.publish("film", "0:0:1").await;
+    assert!(world.recv(&world.receiver, &taskfile).await.ok);
+    let running = async || (world.receiver.progress(&task).await.downloaded() > MIB).then_some(());
+    until("it is running", PATIENCE, running).await;
+    let pid = world.receiver.pid();
+    let limit = |most: u64| {
+        let now = Rlimit { current: Some(most), maximum: getrlimit(Resource::Nofile).maximum };
+        prlimit(Pid::from_raw(pid as i32), Resource::Nofile, now).expect("prlimit").current.expect("a limit")
+    };
+    let open = entries(Path::new(&format!("/proc/{pid}/fd"))).len() as u64;
+    let before = limit(open / 2);
+    let met = async || world.receiver.log().contains("Too many open files").then_some(());
+    until("it is met", PATIENCE, met).await;
+    world.receiver.assert_alive();
+    limit(before);
+    world.receiver.downloaded(&task).await;
+    world.assert_delivered(&package);
 }
 
 /// Sets a value in a node's database, which does not run.

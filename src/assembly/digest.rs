@@ -5,9 +5,12 @@ use crate::error::Fault;
 use crate::transport::Sink as _;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 20;
+/// After a fault that may pass.
+const PAUSE: Duration = Duration::from_millis(500);
 /// After this many bytes another file gets its turn.
 const TURN: u64 = 64 << 20;
 
@@ -54,6 +57,11 @@ pub fn start(assembly: &Arc<Assembly>) {
                 match turn(&assembly, n, &mut buffer) {
                     Ok(()) => assembly.follow(n),
                     Err(_) if assembly.is_missed(n as u32) => {} // followed again when it was forgotten
+                    Err(fault) if fault.is_transient() => {
+                        tracing::warn!(%fault, "hashing is tried again");
+                        std::thread::sleep(PAUSE);
+                        assembly.follow(n);
+                    }
                     // Not queued again: an unreadable disk would keep this thread spinning. The task ends with the error.
                     Err(fault) => {
                         lock(&assembly.broken).get_or_insert(fault);

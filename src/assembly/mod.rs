@@ -35,13 +35,21 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::Notify;
 use vanished::{Identity, Stamp};
 
-/// Staged files that are open at the same time: a package may have ten thousand files, a process not as many descriptors.
-const OPEN_FILES: usize = 128;
+/// Staged files of a task that are open at the same time: a package may have ten thousand files, a process not as many
+/// descriptors.
+static OPEN_FILES: AtomicUsize = AtomicUsize::new(MOST_OPEN_FILES);
+const MOST_OPEN_FILES: usize = 128;
+
+/// Divides a quarter of the descriptors that the process may have among so many receptions.
+pub fn share_open_files(descriptors: u64, receptions: usize) {
+    let each = usize::try_from(descriptors / 4).unwrap_or(usize::MAX) / receptions.max(1);
+    OPEN_FILES.store(each.clamp(4, MOST_OPEN_FILES), Ordering::Relaxed);
+}
 
 /// A task's package while it is being received. See the module's text.
 pub struct Assembly {
@@ -352,7 +360,7 @@ impl Assembly {
         let oldest = {
             let mut queue = lock(&self.opened);
             queue.push_back(n);
-            if queue.len() > OPEN_FILES { queue.pop_front() } else { None }
+            if queue.len() > OPEN_FILES.load(Ordering::Relaxed) { queue.pop_front() } else { None }
         };
         // Whoever is using it holds a share of its own.
         if let Some(old) = oldest.and_then(|n| self.slots.get(n as usize)) {

@@ -150,8 +150,13 @@ pub async fn keep_synced(assembly: std::sync::Weak<Assembly>) {
         }
         synced = Instant::now();
         if let Err(fault) = a.sync().await {
-            lock(&a.broken).get_or_insert(fault);
-            a.news.notify_one();
+            if a.poisoned.load(Ordering::Acquire) {
+                lock(&a.broken).get_or_insert(fault);
+                a.news.notify_one();
+            } else {
+                // The bytes are safe; a database that is locked or full is not the end of a reception.
+                tracing::warn!(%fault, root = %a.root.display(), "what was received cannot be recorded now; trying again");
+            }
         }
         if looked.elapsed() >= SYNC_PERIOD {
             a.look_for_vanished().await;

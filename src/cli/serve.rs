@@ -10,6 +10,7 @@ Examples:
   bftv2 serve --config /etc/bft2/config.json
 
 SIGTERM and Ctrl-C stop it: running transfers are drained and resume at the next start.
+SIGHUP has it read its configuration again.
 BFT2_LOG sets what is logged: BFT2_LOG=info,bft2::work=debug";
 
 const CONSOLE_EXAMPLES: &str = "\

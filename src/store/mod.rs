@@ -179,7 +179,7 @@ fn code(e: &sqlx::Error) -> Option<u32> {
 /// What a database error means for the caller.
 pub(crate) fn db_fault(e: sqlx::Error) -> Fault {
     let class = match code(&e) {
-        Some(5 | 6) => FaultClass::Transient, // SQLITE_BUSY, SQLITE_LOCKED
+        Some(5 | 6 | 13) => FaultClass::Transient, // SQLITE_BUSY, SQLITE_LOCKED, SQLITE_FULL
         None if matches!(e, sqlx::Error::PoolTimedOut) => FaultClass::Transient,
         _ => FaultClass::Local,
     };

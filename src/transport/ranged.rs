@@ -26,6 +26,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::task::{JoinHandle, JoinSet};
@@ -87,6 +88,7 @@ pub async fn fetch_ranges(job: &FetchJob, source: Arc<dyn RangeSource>, options:
         source,
         options: options.clone(),
         usual: Usual::default(),
+        passes: AtomicBool::new(false),
     });
     let mut workers = JoinSet::new();
     for _ in 0..options.connections.max(1) {
@@ -99,6 +101,9 @@ pub async fn fetch_ranges(job: &FetchJob, source: Arc<dyn RangeSource>, options:
     }
     let queue = &mut *fetch.queue();
     if let Some(fault) = queue.fault.as_mut() {
+        if fault.class == FaultClass::Local && fetch.passes.load(Ordering::Relaxed) {
+            fault.class = FaultClass::Transient;
+        }
         fault.others = std::mem::take(&mut queue.lost).into_iter().filter(|f| Some(f) != fault.file.as_ref()).collect();
     }
     match queue.fault.take() {
@@ -120,6 +125,8 @@ struct Fetch {
     source: Arc<dyn RangeSource>,
     options: RangedOptions,
     usual: Usual,
+    /// What stopped this machine passes: the leg may be tried again.
+    passes: AtomicBool,
 }
 
 /// What is still to be taken up, and what went wrong.
@@ -418,6 +425,7 @@ impl<'a> Segment<'a> {
             self.broken = true;
             if f.class == FaultClass::Transient {
                 f.class = FaultClass::Local; // another request would not mend the disk
+                self.fetch.passes.store(true, Ordering::Relaxed);
             }
             f
         })

@@ -364,7 +364,10 @@ impl Conductor {
         let purpose = match (row.role, row.state, self.node.config.current().servertype) {
             (Role::Recv, TaskState::Downloading, NodeType::Cacher) => Purpose::FetchThenSeed,
             (Role::Recv, TaskState::Downloading, _) => Purpose::Fetch,
-            _ => Purpose::Publish,
+            (Role::Send, TaskState::Uploading | TaskState::Uploaded, _) => Purpose::Publish,
+            (Role::Recv, TaskState::Downloaded, _) if method == Method::Bt => Purpose::Publish,
+            // Received or cancelled anew since the snapshot: it is decided anew.
+            _ => return Ok(()),
         };
         let assembly = if purpose == Purpose::Publish { None } else { Some(self.open_assembly(&row).await?) };
         let plan = Arc::new(Plan::load(&self.node.store, row).await?);

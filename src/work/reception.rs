@@ -48,6 +48,9 @@ impl Conductor {
             Err(fault) => return self.move_task(task, TaskState::Downloading, TaskState::DownloadError, &fault.message).await,
         };
         if let Some(fault) = assembly.take_broken() {
+            if fault.is_transient() {
+                return Err(fault);
+            }
             return self.move_task(task, TaskState::Downloading, TaskState::DownloadError, &fault.message).await;
         }
         if assembly.has_vanished() {

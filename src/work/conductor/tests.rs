@@ -339,3 +339,21 @@ async fn a_hundred_parked_tasks_write_nothing() {
     println!("measured: a look at 100 parked tasks takes {:?}, the first one {first:?}", more.elapsed() / rounds);
     assert_eq!(std::fs::metadata(&wal).unwrap().len(), size, "a look at what does not change writes");
 }
+
+/// Between the look and the start somebody received the task anew: it is not served, as what it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_was_received_anew_meanwhile_starts_nothing() {
+    let f = Fixture::start().await;
+    for method in Method::ALL {
+        let row = f.receive(&[given("a.mxf", method)], false).await;
+        let mut c = Conductor::new(Arc::clone(&f.node));
+        for to in [TaskState::Downloaded, TaskState::Queues] {
+            let now = f.node.store.task(row.id).await.unwrap().unwrap().state;
+            f.node.store.move_task(row.id, now, to, "", NOW).await.unwrap();
+            c.start_leg(row.id, method).await.unwrap();
+            let serves = to == TaskState::Downloaded && method == Method::Bt;
+            assert_eq!(c.running.contains_key(&(row.id, method)), serves, "{method} {to}");
+            c.running.clear();
+        }
+    }
+}
