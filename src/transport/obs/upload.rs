@@ -188,7 +188,14 @@ impl<'a> Upload<'a> {
                     self.ctx.checkpoints.remove(&multipart::note_key(&object.key)).await?;
                     return Ok(Some(()));
                 }
-                Some(Sent::LostUpload) => self.ctx.checkpoints.remove(&multipart::note_key(&object.key)).await?,
+                Some(Sent::LostUpload) => {
+                    self.ctx.checkpoints.remove(&multipart::note_key(&object.key)).await?;
+                    // Completed by somebody else: a node that was set up from a copy of this one.
+                    match self.is_there(bucket, object).await? {
+                        Some(false) => {}
+                        there => return Ok(there.map(drop)),
+                    }
+                }
             }
         }
         Err(Fault::transient(format!("{}: the store has dropped the unfinished upload", object.doing)))
