@@ -443,6 +443,40 @@ async fn a_bucket_that_is_away_for_a_day() {
     world.assert_delivered(&short);
 }
 
+/// The line breaks again and again, each time before three parts that share it could be there: one at a time gets through.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_over_a_line_that_breaks() {
+    let mut world = World::new();
+    let Some(cloud) = Cloud::start(world.dir.path()).await else { return };
+    cloud.is_known_to(&mut world.sender);
+    world.sender.set_all(&Cloud::keys());
+    world.sender.set_all(&json!({"retries": 3, "splitfiles": false}));
+    let package = world.package("film", 60, 1);
+    world.sender.start().await;
+    let task = task_name("film");
+    let taskfile = world.gentask("film", "0:1:0").await;
+    let began = Instant::now();
+    assert!(world.sender.call("send", json!({"taskfile": taskfile})).await.ok);
+    let (mut breaks, mut broken) = (0, Instant::now());
+    cloud.line.set(Line::Slow(4 * MIB));
+    until("it is ready", 2 * PATIENCE, async || {
+        // Three parts take twelve seconds, one takes four.
+        if broken.elapsed() > Duration::from_secs(8) {
+            cloud.line.set(Line::Down);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            cloud.line.set(Line::Slow(4 * MIB));
+            (breaks, broken) = (breaks + 1, Instant::now());
+        }
+        let now = status(&world, &task).await;
+        assert!(["queues", "uploading", "uploaded", "ready"].contains(&now.as_str()), "{now}");
+        (now == "ready").then_some(())
+    })
+    .await;
+    let received = cloud.store.received();
+    eprintln!("{} bytes over {breaks} breaks: {received} were sent, {:.0?}", package.bytes, began.elapsed());
+    cloud.assert_uploaded_once(&package.dir, 1);
+}
+
 /// A sender that was set up from another one's disk, so that both go on with the same upload: one object, whole and right,
 /// and nothing is begun anew.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
