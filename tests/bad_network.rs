@@ -496,8 +496,8 @@ async fn tries_pass(clock: &WallClock, node: &Node, over: impl AsyncFn() -> bool
     .await;
 }
 
-/// The tracker is away for a day. Who knows a peer needs none; who knows none waits, and goes on when it is back; and the
-/// seed is known to it then. Nobody is started anew.
+/// The tracker is away while a day passes on the clock. Who knows a peer needs none; who knows none waits as long as his
+/// tries last, and goes on when it is back; and the seed is known to it then. Nobody is started anew.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_day_without_a_tracker() {
     let mut world = World::new();
