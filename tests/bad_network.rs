@@ -5,9 +5,10 @@ mod bucket;
 mod world;
 
 use bucket::Bucket;
-use serde_json::json;
+use chrono::{DateTime, TimeDelta, TimeZone as _, Utc};
+use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-use world::{Line, Link, PATIENCE, World, free_ports, read_json, task_name, until};
+use world::{Line, Link, Node, PATIENCE, WallClock, World, free_ports, read_json, task_name, until, watch_until};
 
 const MIB: u64 = 1 << 20;
 
@@ -385,4 +386,164 @@ async fn an_origin_that_is_gone_ends_the_task_and_nothing_is_lost() {
     let wire = fetched + world.receiver.wire(&task, "%").await;
     eprintln!("{wire} bytes on the wire for {}, in two receptions", package.bytes);
     assert!(wire < package.bytes + MIB, "{wire} bytes on the wire for {}", package.bytes);
+}
+
+/// Origin and bucket are away for a day, each the only one that a task has: five tries, five minutes apart, then the error;
+/// received again the next day, only the rest is fetched.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_day_without_origin_and_bucket() {
+    let mut world = World::new();
+    let Some(clock) = WallClock::new(world.dir.path(), "UTC") else { return };
+    clock.set(Utc.with_ymd_and_hms(2026, 6, 1, 9, 0, 0).unwrap());
+    let bucket = Bucket::start(&world.dir.path().join("bucket")).await;
+    let (store, cdn) = (Link::to(bucket.addr), edge(&mut world));
+    clock.rule(&mut world.sender);
+    clock.rule(&mut world.receiver);
+    world.sender.set_all(&json!({
+        "obsendpoint": format!("s3+http://{}", store.addr), "obsak": bucket::AK, "obssk": bucket::SK, "defaultseedtime": "240",
+    }));
+    // The defaults.
+    world.receiver.set_all(&json!({"retries": null, "retrydelay": null}));
+    world.start().await;
+    let mut films = Vec::new();
+    for (name, ratio, other) in [("by-cdn", "0:0:1", "obs"), ("by-obs", "0:1:0", "cdn")] {
+        let package = world.package(name, 16, 1);
+        // Nobody can stand in.
+        let mut document = read_json(&world.publish(name, ratio).await);
+        document[other]["url"] = "".into();
+        let taskfile = world.dir.path().join(task_name(name));
+        std::fs::write(&taskfile, document.to_string()).expect("write");
+        films.push((task_name(name), taskfile, package));
+    }
+    for line in [&store, &cdn] {
+        line.set(Line::Slow(2 * MIB));
+    }
+    for (_, taskfile, _) in &films {
+        assert!(world.recv(&world.receiver, taskfile).await.ok);
+    }
+    for (task, _, package) in &films {
+        downloaded_at_least(&world, task, package.bytes / 4).await;
+    }
+    for line in [&store, &cdn] {
+        line.set(Line::Down);
+    }
+    let began = clock.now();
+    // Half-way it is killed, and does not begin to count anew.
+    let tried = async |node: &Node, n: u64| {
+        tries_pass(&clock, node, async || node.number("select min(tries) from v_legs").await >= n).await;
+    };
+    tried(&world.receiver, 2).await;
+    world.receiver.kill();
+    world.receiver.start().await;
+    tried(&world.receiver, 3).await;
+    for (task, ..) in &films {
+        let p = world.receiver.progress(task).await;
+        assert_eq!((p.status().as_str(), p.error().as_str()), ("downloading", ""), "{p:?}");
+    }
+    let ended = "select count(*) from v_tasks where state = 'downloaderror'";
+    tries_pass(&clock, &world.receiver, async || world.receiver.number(ended).await == 2).await;
+    let passed = clock.now() - began;
+    eprintln!("given up after {} minutes", passed.num_minutes());
+    assert!((20..=30).contains(&passed.num_minutes()), "four waits of five minutes and up to a fifth more: {passed}");
+    let beside = |task: &str, ending: &str| world.receiver.data().join("receiver/downloading").join(format!("{task}.{ending}"));
+    let read = |task: &str, ending: &str| std::fs::read_to_string(beside(task, ending)).unwrap_or_default();
+    for ((task, ..), method) in films.iter().zip(["cdn", "obs"]) {
+        let error = world.receiver.download_fails(task).await.error();
+        assert!(error.starts_with(&format!("{method}: ")) && error.contains(".mxf"), "{error}");
+        until("the error is shown", 10, async || read(task, "err").contains(&error).then_some(())).await;
+        let tries: Vec<_> = (1..=6).filter(|n| read(task, "errhistory").contains(&format!("try {n}: {method}"))).collect();
+        assert_eq!(tries, [1, 2, 3, 4], "{}", read(task, "errhistory"));
+    }
+
+    // Nobody tries any more.
+    clock.set(began + TimeDelta::days(1));
+    let date = clock.now().format("%Y-%m-%d").to_string();
+    let shown = async || world.receiver.get("heartbeat").await.filter(|text| text.starts_with(&date)).map(drop);
+    until("it is the next day", 30, shown).await;
+    let connections = store.connections() + cdn.connections();
+    watch_until(Instant::now() + Duration::from_secs(2)).await;
+    assert_eq!(store.connections() + cdn.connections(), connections, "tries after the error");
+    for line in [&store, &cdn] {
+        line.set(Line::Good);
+    }
+    for ((task, taskfile, package), reactive) in films.iter().zip([Value::Null, "true".into()]) {
+        let fetched = world.receiver.wire(task, "%").await;
+        let params = json!({"taskfile": world.receiver.carry(taskfile), "reactive": reactive});
+        let reply = world.receiver.call("recv", params).await;
+        assert!(reply.ok, "recv: {}", reply.desc());
+        world.receiver.downloaded(task).await;
+        world.assert_delivered(package);
+        assert!(!beside(task, "err").exists() && beside(task, "errhistory").exists());
+        let wire = fetched + world.receiver.wire(task, "%").await;
+        eprintln!("{task}: {wire} bytes on the wire for {}, {fetched} of them the day before", package.bytes);
+        assert!(wire < package.bytes + MIB, "{wire} bytes on the wire for {}", package.bytes);
+    }
+}
+
+/// Puts the clock to the next try, again and again.
+async fn tries_pass(clock: &WallClock, node: &Node, over: impl AsyncFn() -> bool) {
+    let due = "select max(retry_at) from legs where not exists (select 1 from legs where state = 'running')";
+    until("the tries are over", 3 * PATIENCE, async || {
+        if over().await {
+            return Some(());
+        }
+        let at = i64::try_from(node.number(due).await).expect("a time");
+        if let Some(at) = DateTime::from_timestamp_millis(at).filter(|at| *at > clock.now()) {
+            clock.set(at + TimeDelta::seconds(1));
+        }
+        None
+    })
+    .await;
+}
+
+/// The tracker is away while a day passes on the clock. Who knows a peer needs none; who knows none waits as long as his
+/// tries last, and goes on when it is back; and the seed is known to it then. Nobody is started anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_day_without_a_tracker() {
+    let mut world = World::new();
+    let Some(clock) = WallClock::new(world.dir.path(), "UTC") else { return };
+    clock.set(Utc.with_ymd_and_hms(2026, 6, 1, 9, 0, 0).unwrap());
+    for node in [&mut world.sender, &mut world.receiver, &mut world.cacher] {
+        clock.rule(node);
+    }
+    let tracker = read_json(&world.sender.config_path())["trackerlisten"].as_str().expect("an address").parse().expect("address");
+    let tracker = Link::to(tracker);
+    tracker.set(Line::Down);
+    world.sender.set_all(&json!({
+        "tracker": format!("http://{}/announce", tracker.addr), "btpeers": [world.sender.bt.to_string()], "defaultseedtime": "240",
+    }));
+    let package = world.package("film", 6, 1);
+    world.start().await;
+    world.cacher.start().await;
+    let task = task_name("film");
+    let taskfile = world.publish("film", "1:0:0").await;
+    let mut document = read_json(&taskfile);
+    assert_eq!(document["bt"]["peers"], json!([world.sender.bt.to_string()]));
+    document["bt"]["peers"] = json!([]);
+    let lonely = world.dir.path().join(&task);
+    std::fs::write(&lonely, document.to_string()).expect("write");
+    assert!(world.recv(&world.receiver, &lonely).await.ok);
+    let asked = async || world.receiver.log().contains("BitTorrent stalls: asking peers and trackers anew").then_some(());
+    until("the receiver has asked again", PATIENCE, asked).await;
+
+    clock.set(clock.now() + TimeDelta::days(1));
+    // A cacher that knows the seed.
+    assert!(world.recv(&world.cacher, &taskfile).await.ok);
+    let seeding = async || {
+        let reply = world.cacher.call("cprogress", json!({"taskfile": task})).await;
+        (reply.text("status") == "seeding").then_some(())
+    };
+    until("the cacher seeds", PATIENCE, seeding).await;
+    let p = world.receiver.progress(&task).await;
+    assert_eq!((p.status().as_str(), p.error().as_str(), p.downloaded()), ("downloading", "", 0), "{p:?}");
+    // The cacher's end takes nothing with it: the receiver has to find the sender.
+    world.cacher.kill();
+    let reply = world.sender.call("uploadprogress", json!({"taskfile": task})).await;
+    assert_eq!(reply.text("status"), "ready", "{reply:?}");
+    let back = Instant::now();
+    tracker.set(Line::Good);
+    world.receiver.downloaded_within(&task, 3 * PATIENCE).await;
+    eprintln!("the package was there {:.0} s after the tracker was back", back.elapsed().as_secs_f64());
+    world.assert_delivered(&package);
+    assert_eq!(world.receiver.number("select max(tries) from v_legs").await, 0);
 }

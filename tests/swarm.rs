@@ -492,3 +492,61 @@ async fn what_belongs_to_one_process_is_refused_to_another() {
     next.start().await;
     next.kill();
 }
+
+/// Cinemas that were set up from one disk, in the middle of a delivery: the same rows, the same identity, one with the
+/// other's staged files and one without, and all of them name all of them as peers. What is delivered is right, and who
+/// finds other files than his rows speak of says so.
+#[tokio::test]
+async fn machines_with_one_identity_deliver_the_right_bytes() {
+    let mut world = World::new();
+    let slow = json!({"btrate": "400K", "obsrate": "400K", "cdnrate": "400K", "retries": 60});
+    world.receiver.set_all(&slow);
+    world.receiver.set_all(&json!({"receiverid": "cfec0001", "vip": "192.0.2.5"}));
+    let package = world.package("film", 12, 2);
+    world.start().await;
+    let task = task_name("film");
+    let twins = ["twin", "bare"].map(|name| world.dir.path().join(name));
+    let published = world.publish("film", "1:1:1").await;
+    let mut document = read_json(&published);
+    // Twice the sender, and itself.
+    document["bt"]["peers"] = json!([world.sender.bt.to_string(), world.receiver.bt.to_string(), world.sender.bt.to_string()]);
+    let taskfile = world.dir.path().join(&task);
+    std::fs::write(&taskfile, document.to_string()).expect("write");
+    assert!(world.recv(&world.receiver, &taskfile).await.ok);
+    until("a third is recorded", PATIENCE, async || {
+        (world.receiver.number("select bytes_done from v_tasks").await > package.bytes / 3).then_some(())
+    })
+    .await;
+    world.receiver.kill();
+    let [mut twin, mut bare] = twins.map(|dir| world.receiver.twin(&dir));
+    for node in [&mut twin, &mut bare] {
+        let command = node.takes_the_place_of(&world.receiver);
+        node.runner.extend(["unshare", "-m", "sh", "-c"].map(str::to_owned));
+        node.runner.push(format!("{command} && exec \"$0\" \"$@\""));
+    }
+    let possible = std::process::Command::new(&twin.runner[0]).args(&twin.runner[1..]).arg("true").output();
+    if !possible.is_ok_and(|o| o.status.success()) {
+        println!("skipped: only root can give a process a file system of its own");
+        return;
+    }
+    std::fs::remove_dir_all(bare.stage()).expect("remove");
+    for node in [&mut world.receiver, &mut twin, &mut bare] {
+        node.set_all(&json!({"btrate": "", "obsrate": "", "cdnrate": ""}));
+        node.start().await;
+    }
+    for node in [&world.receiver, &twin, &bare] {
+        node.downloaded(&task).await;
+        assert_eq!(tree(&node.store().join("film")), tree(&package.dir), "{}", node.store().display());
+        let wrong = "select count(*) from v_events where level = 'error'";
+        assert_eq!(node.number(wrong).await, 0, "{}", node.events(&task).await);
+    }
+    let told = "are not those that the database speaks of: they were removed or replaced, or the database was copied";
+    assert!(!world.receiver.events(&task).await.contains(told), "the first one has its own files");
+    for node in [&twin, &bare] {
+        let events = node.events(&task).await;
+        assert_eq!(events.matches(told).count(), 1, "{events}");
+    }
+    for mut node in [twin, bare] {
+        node.kill();
+    }
+}

@@ -369,6 +369,27 @@ async fn a_stalled_store_is_noticed() {
     assert_in_bucket(&emulator, &package);
 }
 
+/// Stores close a connection on which nothing comes for some seconds.
+#[tokio::test]
+async fn a_low_cap_leaves_no_long_silence() {
+    let (emulator, package, mut leg) = (ObsEmulator::start().await, one_file(16), ctx());
+    leg.limiter = bft2::transport::limit::Limiter::new(Some(24 << 10));
+    let (run, job, stop) = (transport(&emulator), package.publish_job(&leg), leg.stop.clone());
+    let running = tokio::spawn(async move { run.publish(job).await });
+    until("it has begun", || emulator.received() > 0).await;
+    let (began, mut last, mut bytes) = (std::time::Instant::now(), std::time::Instant::now(), emulator.received());
+    while began.elapsed() < Duration::from_secs(12) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if emulator.received() > bytes {
+            (last, bytes) = (std::time::Instant::now(), emulator.received());
+        }
+        assert!(last.elapsed() < Duration::from_secs(5), "nothing came for {:?}", last.elapsed());
+    }
+    stop.cancel();
+    assert_eq!(running.await.unwrap().unwrap(), Outcome::Stopped);
+    assert!(bytes < 20 * (24 << 10), "{bytes} bytes in {:?}", began.elapsed());
+}
+
 #[tokio::test]
 async fn names_that_no_object_can_have_are_refused() {
     let (emulator, ctx) = (ObsEmulator::start().await, ctx());

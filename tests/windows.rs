@@ -2,8 +2,10 @@
 //! change their offset. What crosses the network is counted on the other side, by relays in front of seed, store and
 //! origin. The times from an opening to the first byte and from a closing to silence are measured and printed.
 
+mod bucket;
 mod world;
 
+use bucket::Bucket;
 use chrono::{DateTime, TimeDelta, TimeZone as _, Utc};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -91,6 +93,11 @@ impl Network {
     async fn reload(&mut self, keys: Value) {
         self.world.receiver.set_all(&keys);
         assert_eq!(self.world.receiver.get("reloadconf").await.as_deref(), Some("reload config json ok."));
+    }
+
+    async fn reload_sender(&mut self, keys: &Value) {
+        self.world.sender.set_all(keys);
+        reloaded(&self.world.sender).await;
     }
 
     async fn running(&self) -> u64 {
@@ -419,6 +426,69 @@ async fn rates(node: &Node, legs: [(&str, &str); 2]) -> [u64; 2] {
     watch_until(since + Duration::from_secs(6)).await;
     let (after, seconds) = (wires().await, since.elapsed().as_secs_f64());
     [0, 1].map(|n| ((after[n] - before[n]) as f64 / seconds / 1024.0) as u64)
+}
+
+/// What goes up to a bucket, comes down from one, and is sent to BitTorrent peers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn caps_of_object_storage_and_of_seeds_follow_the_hour_and_change_live() {
+    let Some(mut n) = Network::new("UTC", utc(6, 1, 11, 0)).await else { return };
+    let bucket = Bucket::start(&n.world.dir.path().join("bucket")).await;
+    let upload = Meter::before(bucket.addr).await;
+    n.world.start().await;
+    let bt = n.publish("by-bt", 44, "1:0:0", "fulltime", [ALWAYS; 3]).await;
+    let obs = n.publish("by-obs", 45, "0:1:0", "fulltime", [ALWAYS; 3]).await;
+    let day = "10:00-12:00";
+    let caps = json!({"obstime": day, "obsrate": "400K", "obsrateoutside": "1500K"});
+    n.world.sender.set_all(&caps);
+    n.reload_sender(&json!({
+        "bttime": day, "btuprate": "400K", "btuprateoutside": "1500K",
+        "obsendpoint": format!("s3+http://{}", upload.addr), "obsak": bucket::AK, "obssk": bucket::SK,
+    }))
+    .await;
+    n.reload(caps).await;
+    send(&n, "upload", 46, "0:1:0").await;
+    n.recv(&bt).await;
+    n.recv(&obs).await;
+
+    let all = || [&n.bt, &n.obs, &upload].map(Meter::all);
+    // Past what is free at the beginning of a cap.
+    let before = all();
+    until("all move", PATIENCE, async || all().iter().zip(before).all(|(now, then)| *now > then + 1_000_000).then_some(())).await;
+    let fits = async |what: &str, kib: std::ops::Range<u64>| {
+        until(what, 90, async || {
+            let rates = moving(all).await;
+            println!("measured: {rates:?} KiB/s of bt, obs down, obs up: {what}");
+            rates.iter().all(|rate| kib.contains(rate)).then_some(())
+        })
+        .await;
+    };
+    fits("400 inside the window", 200..520).await;
+    n.clock.set(utc(6, 1, 13, 0));
+    fits("1500 outside", 700..1900).await;
+    let slower = json!({"obsrateoutside": "150K"});
+    n.world.sender.set_all(&slower);
+    n.world.receiver.set_all(&slower);
+    n.world.sender.set("btuprateoutside", "150K");
+    for node in [&n.world.sender, &n.world.receiver] {
+        reloaded(node).await;
+    }
+    fits("150 as configured anew", 50..260).await;
+    n.clock.set(utc(6, 2, 11, 0));
+    fits("400 the next day", 200..520).await;
+}
+
+/// It may have said something about the file's rights, too.
+async fn reloaded(node: &Node) {
+    let said = node.get("reloadconf").await.unwrap_or_default();
+    assert!(said.starts_with("reload config json ok."), "{said}");
+}
+
+/// KiB per second over some seconds.
+async fn moving(count: impl Fn() -> [u64; 3]) -> [u64; 3] {
+    let (since, before) = (Instant::now(), count());
+    watch_until(since + Duration::from_secs(6)).await;
+    let (after, seconds) = (count(), since.elapsed().as_secs_f64());
+    [0, 1, 2].map(|n| ((after[n] - before[n]) as f64 / seconds / 1024.0) as u64)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -78,6 +78,8 @@ pub struct Assembly {
     broken: Mutex<Option<Fault>>,
     /// Files that somebody removed or replaced: their bytes count until the database has forgotten them.
     vanished: Mutex<BTreeSet<u32>>,
+    /// Files of which the database spoke when this was opened, and that were not there or others.
+    dropped: Vec<u32>,
 }
 
 struct Slot {
@@ -196,10 +198,12 @@ impl Assembly {
         .map_err(|e| Fault::local(format!("staging: {e}")))?;
         // At once: when the files are made anew, nothing would tell them from those that the database vouches for.
         let dropped = (0u32..).zip(&slots).filter(|(_, s)| std::mem::take(&mut lock(&s.state).dirty));
-        store.record_files(task, &dropped.map(|(n, _)| forgotten(n)).collect::<Vec<_>>()).await?;
+        let mut dropped: Vec<u32> = dropped.map(|(n, _)| n).collect();
+        store.record_files(task, &dropped.iter().map(|n| forgotten(*n)).collect::<Vec<_>>()).await?;
         let staging::Prepared { found, clones } = prepared?;
         if found == staging::Found::Another {
             store.forget_stage_inode(task).await?;
+            dropped.clear();
         }
         let wanted: u64 = slots.iter().map(|s| s.wanted).sum();
         let assembly = Arc::new(Self {
@@ -220,6 +224,7 @@ impl Assembly {
             news,
             broken: Mutex::new(None),
             vanished: Mutex::default(),
+            dropped,
         });
         digest::start(&assembly);
         for n in 0..assembly.slots.len() {
@@ -227,6 +232,12 @@ impl Assembly {
         }
         tokio::spawn(sync::keep_synced(Arc::downgrade(&assembly)));
         Ok(assembly)
+    }
+
+    /// Files that were not there, or were others than the database spoke of, when this was opened: somebody removed or
+    /// replaced them while nobody looked, or the database is another machine's.
+    pub fn dropped(&self) -> &[u32] {
+        &self.dropped
     }
 
     /// The staging directory.

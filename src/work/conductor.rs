@@ -339,6 +339,7 @@ impl Conductor {
         let room = self.room_beside(row).await?;
         let assembly = Assembly::open_beside(row.id, &root, &self.node.store, Arc::clone(&self.node.nudge), room).await?;
         self.rearm_short_legs(row, &assembly).await?;
+        self.tell_of_dropped(row, &assembly).await;
         let config = self.node.config.current();
         if config.servertype == NodeType::Cacher {
             let link = views::seeding_dir(&config.transfer_dir(), row);

@@ -197,7 +197,8 @@ pub fn obs_location(config: &Config, file: &TaskFile) -> Result<ObsLocation, Fau
     let pick = |task: &str, own: &str| if task.is_empty() && ours { own.to_owned() } else { task.to_owned() };
     let ak = pick(file.obs.ak.reveal(), config.obsak.reveal());
     let sk = pick(file.obs.sk.reveal(), config.obssk.reveal());
-    ObsLocation::parse(file_base(&url, file), endpoint, &ak, &sk, from)
+    let location = ObsLocation::parse(file_base(&url, file), endpoint, &ak, &sk, from)?;
+    Ok(if file.obs.sk.reveal().is_empty() { location.with_own_keys() } else { location })
 }
 
 /// What the paths of the file list are added to. The address of a package that is one file is that file's own.

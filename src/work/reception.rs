@@ -95,6 +95,19 @@ impl Conductor {
         Ok(true)
     }
 
+    /// The same, found when staging was opened.
+    pub(super) async fn tell_of_dropped(&self, row: &TaskRow, assembly: &Assembly) {
+        let Some(first) = assembly.dropped().first() else { return };
+        let text = format!(
+            "{} staged files ({}) below {} are not those that the database speaks of: they were removed or replaced, or the \
+             database was copied from another machine. They are fetched again",
+            assembly.dropped().len(),
+            assembly.path_of(*first),
+            assembly.root().display()
+        );
+        self.node.event(Level::Warn, "staging", row.name.as_str(), &text).await;
+    }
+
     /// Does the package lie where it is to be received? Then no staging directory is needed.
     pub(super) async fn lies_in_place(&mut self, row: &TaskRow) -> Result<bool, Fault> {
         self.in_place.remove(&row.id);

@@ -4,9 +4,11 @@ use super::world::SUBDIR;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use s3s::auth::SimpleAuth;
+use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::service::S3ServiceBuilder;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 pub const AK: &str = "EXAMPLE-AK";
 pub const SK: &str = "EXAMPLE-SK";
@@ -22,6 +24,10 @@ impl Bucket {
         std::fs::create_dir_all(dir.join(SUBDIR)).expect("bucket");
         let mut service = S3ServiceBuilder::new(s3s_fs::FileSystem::new(dir).expect("store"));
         service.set_auth(SimpleAuth::from_single(AK, SK));
+        // Tests set clocks.
+        let mut config = S3Config::default();
+        config.presigned_url_max_skew_time_secs = u32::MAX;
+        service.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
         let service = service.build();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let addr = listener.local_addr().expect("address");

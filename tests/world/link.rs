@@ -47,7 +47,12 @@ struct State {
 impl Link {
     pub fn to(target: SocketAddr) -> Self {
         let [addr] = free_ports();
-        let listener = std::net::TcpListener::bind(addr).expect("a port");
+        Self::from(std::net::TcpListener::bind(addr).expect("a port"), target)
+    }
+
+    /// With an address that was chosen.
+    pub fn from(listener: std::net::TcpListener, target: SocketAddr) -> Self {
+        let addr = listener.local_addr().expect("address");
         listener.set_nonblocking(true).expect("socket");
         let state = Arc::new(State {
             line: Mutex::new(Line::Good),

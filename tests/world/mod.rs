@@ -234,15 +234,15 @@ pub async fn until<T>(what: &str, seconds: u64, mut look: impl AsyncFnMut() -> O
     }
 }
 
-/// Ports that were free a moment ago, each once in this process.
+/// Ports that were free a moment ago, each once in this process. Below those that the kernel gives to outgoing connections:
+/// one of these could be taken before the node listens.
 pub fn free_ports<const N: usize>() -> [SocketAddr; N] {
     static GIVEN: std::sync::Mutex<Vec<u16>> = std::sync::Mutex::new(Vec::new());
     std::array::from_fn(|_| {
         loop {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-            let at = listener.local_addr().expect("address");
+            let at = SocketAddr::from((Ipv4Addr::LOCALHOST, rand::random_range(12_000..32_000)));
             let mut given = GIVEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if !given.contains(&at.port()) {
+            if !given.contains(&at.port()) && TcpListener::bind(at).is_ok() {
                 given.push(at.port());
                 return at;
             }

@@ -49,6 +49,27 @@ impl Node {
         node
     }
 
+    /// A copy of a node that does not run, below another directory: what a machine is that was set up from its disk. It
+    /// shares nothing with the first but what it believes; ports are its own.
+    pub fn twin(&self, dir: &Path) -> Self {
+        let mut twin = Self::new(self.role, dir);
+        let own = ["listen", "console", "btlisten"].map(|key| (key, twin.config[key].clone()));
+        std::fs::remove_dir_all(&twin.root).expect("remove");
+        let copied = Command::new("cp").arg("-a").arg(&self.root).arg(&twin.root).status().expect("cp");
+        assert!(copied.success(), "cp: {copied}");
+        twin.config = self.config.clone();
+        for (key, value) in own {
+            twin.set(key, value);
+        }
+        twin.set_all(&json!({"weblisten": "", "trackerlisten": ""}));
+        twin
+    }
+
+    /// The command by which the tree of a twin lies where the first one's does.
+    pub fn takes_the_place_of(&self, first: &Self) -> String {
+        format!("mount --bind '{}' '{}'", self.root.display(), first.root.display())
+    }
+
     /// Another place for `datadir` and the store, before the first start.
     pub fn put_data_at(&mut self, data: PathBuf) {
         self.data = data;

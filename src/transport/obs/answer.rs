@@ -24,10 +24,12 @@ pub(super) struct Refusal {
     pub retry_after: Option<Duration>,
     /// The store's own words and its request id, for the log.
     pub detail: String,
+    /// Where the keys stand with which it was asked.
+    keys_in: &'static str,
 }
 
 impl Refusal {
-    pub async fn read(response: reqwest::Response) -> Self {
+    pub async fn read(response: reqwest::Response, keys_in: &'static str) -> Self {
         let (status, headers) = (response.status(), response.headers().clone());
         let mut body = Vec::new();
         let mut stream = response.bytes_stream();
@@ -37,13 +39,17 @@ impl Refusal {
                 break;
             }
         }
-        Self::new(status, &headers, &String::from_utf8_lossy(&body))
+        Self::new(status, &headers, &String::from_utf8_lossy(&body), keys_in)
     }
 
-    fn new(status: StatusCode, headers: &HeaderMap, body: &str) -> Self {
+    fn new(status: StatusCode, headers: &HeaderMap, body: &str, keys_in: &'static str) -> Self {
         let header = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let tag = |name: &str| element(body, name).unwrap_or_default();
-        let code: String = tag("Code").chars().filter(char::is_ascii_alphanumeric).take(64).collect();
+        let mut code: String = tag("Code").chars().filter(char::is_ascii_alphanumeric).take(64).collect();
+        // The answer to a HEAD gives no reason; the store's clock does.
+        if code.is_empty() && matches!(status.as_u16(), 401 | 403) && is_far(header("date")) {
+            code = "RequestTimeTooSkewed".into();
+        }
         let request = Some(header("x-obs-request-id")).filter(|r| !r.is_empty()).unwrap_or(header("x-amz-request-id"));
         let words: String = tag("Message").chars().filter(|c| !c.is_control()).take(300).collect();
         let retry_after = header(RETRY_AFTER.as_str());
@@ -52,6 +58,7 @@ impl Refusal {
             retry_after: parse_retry_after(retry_after),
             detail: format!("{status} {code} {words} request {request}"),
             code,
+            keys_in,
         }
     }
 
@@ -76,16 +83,19 @@ impl Refusal {
 
     fn verdict(&self) -> (FaultClass, String) {
         use FaultClass::{Permanent, Transient};
-        let status = self.status.as_u16();
+        let (status, keys_in) = (self.status.as_u16(), self.keys_in);
         let permanent = |why: &str| (Permanent, why.to_owned());
         match (status, self.code.as_str()) {
+            // After a power cut the clock is often set minutes later than the service is started.
             (_, "RequestTimeTooSkewed") => {
-                permanent("the clocks of this machine and the store differ too much: set this machine's clock")
+                (Transient, "the clocks of this machine and the store differ too much: set this machine's clock".into())
             }
-            (_, "InvalidAccessKeyId") => permanent("the store does not know the access key: check ak"),
-            (_, "SignatureDoesNotMatch") => permanent("the store refuses the signature: check sk"),
+            (_, "InvalidAccessKeyId") => (Permanent, format!("the store does not know the access key: check ak ({keys_in})")),
+            (_, "SignatureDoesNotMatch") => (Permanent, format!("the store refuses the signature: check sk ({keys_in})")),
             (_, "NoSuchBucket") => permanent("the bucket does not exist: check the obs:// URL and the endpoint"),
-            (401 | 403, _) => permanent("the store denies access: check ak, sk and the rights on the bucket"),
+            (401 | 403, _) => {
+                (Permanent, format!("the store denies access: check ak, sk ({keys_in}) and the rights on the bucket"))
+            }
             (404, "NoSuchUpload") => permanent("the store has dropped the unfinished upload"),
             (404, _) => permanent("the object is not there"),
             (301 | 302 | 307 | 308, _) => permanent("the store sends us elsewhere: the endpoint is not the bucket's region"),
@@ -107,6 +117,12 @@ fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     rest.split_once("</").map(|(text, _)| text)
 }
 
+/// A time so far from ours that no store takes what we sign.
+fn is_far(date: &str) -> bool {
+    let date = chrono::DateTime::parse_from_rfc2822(date);
+    date.is_ok_and(|d| (d.to_utc() - chrono::Utc::now()).abs() > chrono::TimeDelta::minutes(15))
+}
+
 /// Seconds or an HTTP date (RFC 9110, section 10.2.3); nothing longer than an hour is believed.
 fn parse_retry_after(text: &str) -> Option<Duration> {
     let seconds = match text.trim().parse::<u64>() {
@@ -121,13 +137,7 @@ fn parse_retry_after(text: &str) -> Option<Duration> {
 
 /// A request that brought no answer. All of these may pass: lines drop, names resolve again, servers come back.
 pub(super) fn lost(doing: &str, e: reqwest::Error) -> Fault {
-    let why = if e.is_timeout() {
-        "the store did not answer in time"
-    } else if e.is_connect() {
-        "the store cannot be reached"
-    } else {
-        "the connection broke"
-    };
+    let why = why_lost(&e);
     let e = e.without_url();
     let mut chain = e.to_string();
     let mut source = std::error::Error::source(&e);
@@ -137,6 +147,16 @@ pub(super) fn lost(doing: &str, e: reqwest::Error) -> Fault {
         source = s.source();
     }
     Fault::transient(format!("{doing}: {why}")).detail(chain)
+}
+
+fn why_lost(e: &reqwest::Error) -> &'static str {
+    if e.is_timeout() {
+        "the store did not answer in time"
+    } else if e.is_connect() {
+        "the store cannot be reached"
+    } else {
+        "the connection broke"
+    }
 }
 
 /// The refusal behind an error of opendal, if an answer caused it.
@@ -151,13 +171,19 @@ pub(super) fn opendal_fault(doing: &str, e: &Error) -> Fault {
     }
     match e.kind() {
         ErrorKind::ConfigInvalid | ErrorKind::Unsupported => Fault::permanent(format!("{doing}: the endpoint cannot be used")),
-        _ => Fault::transient(format!("{doing}: the connection to the store failed")),
+        _ => {
+            let source = std::error::Error::source(e).and_then(|s| s.downcast_ref::<reqwest::Error>());
+            Fault::transient(format!("{doing}: {}", source.map_or("the connection to the store failed", why_lost)))
+        }
     }
     .detail(e)
 }
 
 /// Our one HTTP client as opendal's transport.
-pub(super) struct Wire(pub reqwest::Client);
+pub(super) struct Wire {
+    pub http: reqwest::Client,
+    pub keys_in: &'static str,
+}
 
 impl HttpTransport for Wire {
     async fn fetch(&self, request: Request<Buffer>) -> opendal::Result<Response<HttpBody>> {
@@ -167,9 +193,9 @@ impl HttpTransport for Wire {
         let (parts, body) = request.into_parts();
         let (uri, head) = (parts.uri.to_string(), parts.method == Method::HEAD);
         let answer =
-            self.0.request(parts.method, &uri).headers(parts.headers).body(body.to_bytes()).send().await.map_err(broken)?;
+            self.http.request(parts.method, &uri).headers(parts.headers).body(body.to_bytes()).send().await.map_err(broken)?;
         if !answer.status().is_success() {
-            let refusal = Refusal::read(answer).await;
+            let refusal = Refusal::read(answer, self.keys_in).await;
             let kind = match refusal.status {
                 StatusCode::NOT_FOUND => ErrorKind::NotFound,
                 StatusCode::PRECONDITION_FAILED => ErrorKind::ConditionNotMatch,
@@ -206,7 +232,7 @@ mod tests {
     use super::*;
 
     fn verdict(status: u16, body: &str) -> Fault {
-        Refusal::new(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), body).fault("cannot do it")
+        Refusal::new(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), body, "in the task file").fault("cannot do it")
     }
 
     #[test]
@@ -218,13 +244,30 @@ mod tests {
             (400, "<Error><Code>BadDigest</Code></Error>", FaultClass::Transient),
             (400, "<Error><Code>EntityTooLarge</Code></Error>", FaultClass::Permanent),
             (403, "", FaultClass::Permanent),
+            (403, "<Error><Code>RequestTimeTooSkewed</Code></Error>", FaultClass::Transient),
             (404, "<Error><Code>NoSuchBucket</Code></Error>", FaultClass::Permanent),
             (412, "", FaultClass::Corrupt),
             (501, "", FaultClass::Permanent),
         ] {
             assert_eq!(verdict(status, body).class, class, "{status} {body}");
         }
-        assert!(verdict(403, "<Error><Code>SignatureDoesNotMatch</Code></Error>").message.contains("check sk"));
+        assert!(
+            verdict(403, "<Error><Code>SignatureDoesNotMatch</Code></Error>").message.contains("check sk (in the task file)")
+        );
+    }
+
+    #[test]
+    fn a_wrong_clock_is_told_from_a_wrong_key() {
+        for (minutes, class, text) in [
+            (-20, FaultClass::Transient, "set this machine's clock"),
+            (5, FaultClass::Permanent, "check ak, sk (in the task file)"),
+        ] {
+            let date = (chrono::Utc::now() + chrono::Duration::minutes(minutes)).format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+            let headers = HeaderMap::from_iter([(http::header::DATE, date.parse().unwrap())]);
+            let fault = Refusal::new(StatusCode::FORBIDDEN, &headers, "", "in the task file").fault("cannot do it");
+            assert_eq!(fault.class, class, "{fault}");
+            assert!(fault.message.contains(text), "{fault}");
+        }
     }
 
     #[test]

@@ -82,6 +82,8 @@ pub(super) struct Bucket {
     /// Scheme, host and, in path style, the bucket: everything before the key's slash.
     base: String,
     meta_prefix: &'static str,
+    keys_in: &'static str,
+    name: String,
     op: Operator,
     /// For an answer to begin, and between two pieces of it.
     pub patience: Duration,
@@ -112,7 +114,8 @@ impl Bucket {
         };
         let http = http_client(&host, options)?;
         let op = operator(location, http.clone())?;
-        Ok(Some(Self { http, signing, base, meta_prefix, op, patience: options.ranged.period }))
+        let (keys_in, patience) = (location.keys_in, options.ranged.period);
+        Ok(Some(Self { http, signing, base, meta_prefix, keys_in, name: bucket.to_owned(), op, patience }))
     }
 
     pub fn meta(&self, name: &str) -> HeaderName {
@@ -134,7 +137,10 @@ impl Bucket {
         .map_err(|e| unsignable(&e))?;
         let sent = self.http.request(parts.method, parts.uri.to_string()).headers(parts.headers).body(ask.body).send().await;
         let response = sent.map_err(|e| lost(doing, e))?;
-        Ok(if response.status().is_success() { Answer::Ok(response) } else { Answer::Refused(Refusal::read(response).await) })
+        if response.status().is_success() {
+            return Ok(Answer::Ok(response));
+        }
+        Ok(Answer::Refused(Refusal::read(response, self.keys_in).await))
     }
 
     /// A short request: answered in time, or a transient fault.
@@ -155,7 +161,7 @@ impl Bucket {
     }
 
     pub async fn stat(&self, key: &str) -> Result<Option<Entity>, Fault> {
-        let doing = format!("cannot look at {key} in the bucket");
+        let doing = format!("cannot look at obs://{}/{key}", self.name);
         match in_time(self.patience, &doing, async { self.op.stat(key).await }).await? {
             Ok(meta) => {
                 let user = |name| meta.user_metadata().and_then(|m| m.get(name)).map(str::to_owned);
@@ -169,7 +175,7 @@ impl Bucket {
 
     /// Sizes by key of everything below a prefix: one request per thousand objects.
     pub async fn sizes(&self, prefix: &str) -> Result<HashMap<String, u64>, Fault> {
-        let doing = format!("cannot list {prefix}/ in the bucket");
+        let doing = format!("cannot list obs://{}/{prefix}", self.name);
         let path = if prefix.is_empty() { "/".to_owned() } else { format!("{prefix}/") };
         let fault = |e: opendal::Error| opendal_fault(&doing, &e);
         let mut lister = self.op.lister_with(&path).recursive(true).await.map_err(fault)?;
@@ -182,7 +188,7 @@ impl Bucket {
 
     /// Reads a range of exactly this version of the object.
     pub async fn open(&self, key: &str, entity: &Entity, range: Range<u64>) -> Result<Opened, Fault> {
-        let doing = format!("cannot read {key} from the bucket");
+        let doing = format!("cannot read obs://{}/{key}", self.name);
         let fault = |e: &opendal::Error| opendal_fault(&doing, e);
         let reader = self.op.reader_with(key).if_match(&entity.etag).await.map_err(|e| fault(&e))?;
         let mut stream = reader.into_stream(range).await.map_err(|e| fault(&e))?;
@@ -201,7 +207,7 @@ impl Bucket {
 
     /// Deleting what is not there is a success.
     pub async fn delete(&self, key: &str) -> Result<(), Fault> {
-        let doing = format!("cannot delete {key} from the bucket");
+        let doing = format!("cannot delete obs://{}/{key}", self.name);
         match in_time(self.patience, &doing, async { self.op.delete(key).await }).await? {
             Err(e) if !refusal(&e).is_some_and(Refusal::is_missing) => Err(opendal_fault(&doing, &e)),
             _ => Ok(()),
@@ -271,7 +277,7 @@ fn operator(location: &ObsLocation, http: reqwest::Client) -> Result<Operator, F
         }
     };
     let op = built.map_err(|e| opendal_fault("object storage", &e))?;
-    let transport = HttpTransporter::new(Wire(http));
+    let transport = HttpTransporter::new(Wire { http, keys_in: location.keys_in });
     Ok(op.with_context(OperationContext::new().with_http_transport(transport)))
 }
 

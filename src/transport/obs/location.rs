@@ -70,6 +70,8 @@ pub struct ObsLocation {
     /// Without slashes at the ends; empty at the bucket's root.
     pub(super) prefix: String,
     pub(super) store: Store,
+    /// Where the keys stand, for messages.
+    pub(super) keys_in: &'static str,
 }
 
 impl ObsLocation {
@@ -103,7 +105,19 @@ impl ObsLocation {
                 }
             },
         };
-        Ok(Self { bucket, prefix, store })
+        let keys_in = match from {
+            EndpointFrom::OwnConfig => Self::OWN_KEYS,
+            EndpointFrom::Outside => "in the task file",
+        };
+        Ok(Self { bucket, prefix, store, keys_in })
+    }
+
+    const OWN_KEYS: &str = "in this node's configuration";
+
+    /// The keys are this node's, whoever named the endpoint: said when the store refuses them.
+    pub fn with_own_keys(mut self) -> Self {
+        self.keys_in = Self::OWN_KEYS;
+        self
     }
 
     /// For messages: `obs://bucket/prefix`.

@@ -271,6 +271,10 @@ impl Pace {
     }
 }
 
+/// Pieces of a second's worth, where a cap makes them smaller than a block, and their least size.
+const PIECES: u64 = 8;
+const SMALLEST: u64 = 4 << 10;
+
 /// A part's bytes on their way from the file: one block at a time, digested as they pass, held back by the rate cap.
 struct FileBody {
     source: SourceFile,
@@ -306,8 +310,10 @@ impl FileBody {
         if self.at >= self.end {
             return Ok(None);
         }
+        // Under a low cap in small pieces: a store closes a connection on which nothing comes for some seconds.
+        let most = self.ctx.limiter.get().map_or(BLOCK, |cap| (cap / PIECES).clamp(SMALLEST, BLOCK));
         let (this, block) = blocking(move || {
-            let end = self.end.min(self.at + BLOCK);
+            let end = self.end.min(self.at + most);
             let block = self.source.read_block(self.at..end)?;
             self.digest.update(&block);
             self.at = end;

@@ -17,6 +17,7 @@ use md5::{Digest as _, Md5};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use tokio::sync::{Mutex, Semaphore};
 
 /// One run of a publishing leg.
@@ -188,7 +189,14 @@ impl<'a> Upload<'a> {
                     self.ctx.checkpoints.remove(&multipart::note_key(&object.key)).await?;
                     return Ok(Some(()));
                 }
-                Some(Sent::LostUpload) => self.ctx.checkpoints.remove(&multipart::note_key(&object.key)).await?,
+                Some(Sent::LostUpload) => {
+                    self.ctx.checkpoints.remove(&multipart::note_key(&object.key)).await?;
+                    // Completed by somebody else: a node that was set up from a copy of this one.
+                    match self.is_there(bucket, object).await? {
+                        Some(false) => {}
+                        there => return Ok(there.map(drop)),
+                    }
+                }
             }
         }
         Err(Fault::transient(format!("{}: the store has dropped the unfinished upload", object.doing)))
@@ -298,8 +306,11 @@ impl<'a> Upload<'a> {
         (upload_id, n, range): (&str, u64, Range<u64>),
         begun: &Mutex<Begun>,
     ) -> Result<Option<Sent<()>>, Fault> {
-        let Some(_slot) = self.stopped_or(self.slots.acquire()).await else { return Ok(None) };
+        let broke = AtomicBool::new(false);
         let attempt = || async {
+            // Alone after a break: of parts that share a line which breaks again and again none would ever be whole.
+            let alone = broke.swap(true, Relaxed);
+            let _slots = self.slots.acquire_many(if alone { self.options.parallel.max(1) as u32 } else { 1 }).await;
             object.source.check().await?;
             let (part, from) = ((object.key.as_str(), upload_id, n), (&object.source, range.clone()));
             multipart::put_part(bucket, part, from, self.ctx, &object.doing).await

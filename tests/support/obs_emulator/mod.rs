@@ -18,6 +18,7 @@ use poem::listener::{Acceptor as _, Listener as _, TcpListener};
 use state::State;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 /// The endpoint to configure; connections to its buckets' hosts must be resolved to [`ObsEmulator::addr`].
@@ -28,6 +29,34 @@ pub struct Shared {
     pub state: State,
     pub faults: Faults,
     pub requests: Mutex<Vec<(Op, String)>>,
+    pub parts: Mutex<Parts>,
+    /// Bytes of bodies, of those that broke off, too.
+    pub received: AtomicU64,
+    /// Seconds by which its clock is ahead of this machine's, now and before it was set last: a request may be under way
+    /// when a test sets the clocks.
+    pub ahead: [AtomicI64; 2],
+}
+
+impl Shared {
+    fn clocks(&self) -> [chrono::DateTime<chrono::Utc>; 2] {
+        [0, 1].map(|n| chrono::Utc::now() + chrono::TimeDelta::seconds(self.ahead[n].load(SeqCst)))
+    }
+}
+
+/// Requests to store a part, each as its key and number.
+#[derive(Clone, Default)]
+pub struct Parts {
+    pub begun: Vec<(String, u64)>,
+    /// The store has them.
+    pub kept: Vec<(String, u64)>,
+    /// They broke off, or were refused.
+    pub lost: Vec<(String, u64)>,
+}
+
+impl Parts {
+    pub fn under_way(&self) -> usize {
+        self.begun.len() - self.kept.len() - self.lost.len()
+    }
 }
 
 /// A running emulator; stops when dropped.
@@ -39,7 +68,14 @@ pub struct ObsEmulator {
 
 impl ObsEmulator {
     pub async fn start() -> Self {
-        let shared = Arc::new(Shared { state: State::new(), faults: Faults::default(), requests: Mutex::default() });
+        let shared = Arc::new(Shared {
+            state: State::new(),
+            faults: Faults::default(),
+            requests: Mutex::default(),
+            parts: Mutex::default(),
+            received: AtomicU64::new(0),
+            ahead: Default::default(),
+        });
         let acceptor = TcpListener::bind("127.0.0.1:0").into_acceptor().await.unwrap();
         let addr = *acceptor.local_addr()[0].as_socket_addr().unwrap();
         let service = serve::endpoint(Arc::clone(&shared));
@@ -63,6 +99,22 @@ impl ObsEmulator {
 
     pub fn forget_requests(&self) {
         self.shared.requests.lock().unwrap().clear();
+    }
+
+    /// What became of the requests to store parts.
+    pub fn parts(&self) -> Parts {
+        self.shared.parts.lock().unwrap().clone()
+    }
+
+    /// Bytes of bodies that came in, of those that broke off, too.
+    pub fn received(&self) -> u64 {
+        self.shared.received.load(SeqCst)
+    }
+
+    /// Its clock, which signatures are compared with.
+    pub fn set_clock(&self, to: chrono::DateTime<chrono::Utc>) {
+        let [now, before] = &self.shared.ahead;
+        before.store(now.swap((to - chrono::Utc::now()).num_seconds(), SeqCst), SeqCst);
     }
 
     /// Puts an object behind the clients' backs.

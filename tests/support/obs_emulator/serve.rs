@@ -4,6 +4,7 @@ use super::faults::{ObsFault, Op};
 use super::state::{Blob, Object, kept_headers};
 use super::{Shared, sign, xml};
 use base64::Engine as _;
+use futures::TryStreamExt as _;
 use md5::{Digest as _, Md5};
 use percent_encoding::percent_decode_str;
 use poem::http::{HeaderMap, Method, StatusCode};
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 
 /// What a request is about.
 pub struct Target {
@@ -70,7 +72,12 @@ impl Target {
 pub fn endpoint(shared: Arc<Shared>) -> impl Endpoint<Output = Response> + 'static {
     poem::endpoint::make(move |request: Request| {
         let shared = Arc::clone(&shared);
-        async move { Ok::<_, poem::Error>(answer(&shared, request).await) }
+        async move {
+            let mut response = answer(&shared, request).await;
+            let date = shared.clocks()[0].format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+            response.headers_mut().insert("date", date.parse().unwrap());
+            Ok::<_, poem::Error>(response)
+        }
     })
 }
 
@@ -84,13 +91,16 @@ async fn answer(shared: &Shared, mut request: Request) -> Response {
     if fault == Some(ObsFault::Drop) {
         break_connection();
     }
-    let body = request.take_body().into_bytes_stream();
+    let mut part = (op == Op::PutPart).then(|| PartWatch::begin(shared, &target));
+    let body = request.take_body().into_bytes_stream().inspect_ok(|piece| {
+        shared.received.fetch_add(piece.len() as u64, SeqCst);
+    });
     let Ok(body) = shared.state.receive(Box::pin(body)).await else { return error(400, "IncompleteBody") };
     if method == Method::HEAD && target.key.is_empty() && target.has("apiversion") {
         // How the SDK asks which signature to use: the one request without any.
         return reply(200).header("x-obs-api", "3.0").finish();
     }
-    if let Err(code) = sign::verify(&method, &target, &headers) {
+    if let Err(code) = sign::verify(&method, &target, &headers, shared.clocks()) {
         return error(403, code);
     }
     match fault {
@@ -102,10 +112,37 @@ async fn answer(shared: &Shared, mut request: Request) -> Response {
         _ => {}
     }
     let response = Deed { shared, target, headers, body, fault }.carry_out(&method, op);
+    if let Some(part) = part.as_mut().filter(|_| response.status().is_success()) {
+        part.kept = true;
+    }
     if fault == Some(ObsFault::LostReply) {
         break_connection();
     }
     response
+}
+
+/// Sees how a request to store a part ends, also when its connection does.
+struct PartWatch<'a> {
+    shared: &'a Shared,
+    part: (String, u64),
+    kept: bool,
+}
+
+impl<'a> PartWatch<'a> {
+    fn begin(shared: &'a Shared, target: &Target) -> Self {
+        let number = target.query("partNumber").and_then(|n| n.parse().ok()).unwrap_or(0);
+        let part = (target.key.clone(), number);
+        shared.parts.lock().unwrap().begun.push(part.clone());
+        Self { shared, part, kept: false }
+    }
+}
+
+impl Drop for PartWatch<'_> {
+    fn drop(&mut self) {
+        let mut parts = self.shared.parts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let list = if self.kept { &mut parts.kept } else { &mut parts.lost };
+        list.push(self.part.clone());
+    }
 }
 
 /// Ends the connection's task without an answer (and without the noise of a panic).
