@@ -91,7 +91,8 @@ impl Aside {
         Ok(())
     }
 
-    fn put(&self, from: &Path, what: &str) -> Result<(), Fault> {
+    /// Moves something here.
+    pub fn put(&self, from: &Path, what: &str) -> Result<(), Fault> {
         let name = from.file_name().unwrap_or_default();
         let refused = |e: io::Error| {
             let (from, dir) = (from.display(), self.dir.display());

@@ -73,8 +73,9 @@ pub fn prepare(root: &Path, aside: &Aside, slots: &[Slot], stage_inode: Option<u
         };
         let another = meta.as_ref().is_some_and(|m| recorded.is_some_and(|inode| inode != Identity::of(m).recorded()));
         let meta = if another && drop_claims(slot) {
-            // Of that size, and what is recorded speaks of another one. Not written into: it may have other names.
-            clear(root, aside, &slot.path)?;
+            // Of that size, and what is recorded speaks of another one: mostly its copy on another disk, so it is removed. Not
+            // written into: it may have other names.
+            clear(root, aside, &slot.path, None)?;
             None
         } else {
             meta
@@ -262,11 +263,15 @@ fn open_below(root: &Path, path: &RelPath, create: bool) -> io::Result<File> {
     }?))
 }
 
-/// Removes the file that has a staged file's name. What is no plain file is left to whoever made it, and put aside.
-pub fn clear(root: &Path, aside: &Aside, path: &RelPath) -> Result<(), Fault> {
+/// Removes the file that has a staged file's name. What is no plain file is left to whoever made it, and put aside; so is a
+/// file that is not the `known` one, if it is known.
+pub fn clear(root: &Path, aside: &Aside, path: &RelPath, known: Option<Identity>) -> Result<(), Fault> {
     let full = path.under(root);
-    let there = || full.symlink_metadata().ok().map(|m| m.ino());
-    aside.clear_the_way(root, path, there())?;
+    let there = full.symlink_metadata().ok();
+    aside.clear_the_way(root, path, there.as_ref().map(|m| m.ino()))?;
+    if there.is_some_and(|m| m.is_file() && known.is_some_and(|known| known != Identity::of(&m))) {
+        return aside.put(&full, "another file");
+    }
     match std::fs::remove_file(&full) {
         Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             Err(io_fault("cannot remove", &full, &e))

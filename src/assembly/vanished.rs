@@ -161,10 +161,10 @@ impl Assembly {
             {
                 let _gate = lock(&slot.gate);
                 lock(&slot.file).take();
-                *lock(&slot.identity) = None;
+                let known = lock(&slot.identity).take();
                 slot.solid.store(false, Ordering::Relaxed);
-                // Whatever took its place is not written into: it may have another name elsewhere.
-                staging::clear(&self.root, &self.aside, &slot.path)?;
+                // Whatever took its place is somebody's, and may have another name elsewhere.
+                staging::clear(&self.root, &self.aside, &slot.path, known)?;
                 let mut state = lock(&slot.state);
                 (state.have, state.written) = (RangeSet::new(), RangeSet::new());
                 (state.digest, state.verdict, state.stamp) = (Sha1State::default(), Verdict::Open, None);
