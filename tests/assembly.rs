@@ -83,6 +83,9 @@ impl World {
     fn staging(&self) -> PathBuf {
         self.dir.path().join("stage")
     }
+    fn aside(&self) -> PathBuf {
+        self.staging().with_file_name("aside").join(self.staging().file_name().unwrap())
+    }
     fn target(&self) -> PathBuf {
         self.dir.path().join("dcp/Film_FTR")
     }
@@ -320,6 +323,8 @@ fn a_package_gets_its_name_only_with_the_files_that_were_verified() {
         let fault = fault.expect_err(how);
         assert_eq!(fault.class, FaultClass::Transient, "{fault}");
         assert!(fault.message.contains("removed or replaced"), "{fault}");
+        // Who put another file there has it still.
+        assert_eq!(fs::read(world.aside().join("a.mxf")).is_ok_and(|b| b == vec![0; 100_000]), how == "replaced", "{how}");
         assert!(!world.target().exists(), "{how}: a package that is not whole has its name");
         // All of it comes again, and only that.
         assert_eq!(life.assembly.missing(&world.whole(0)), [0..100_000], "{how}");
@@ -968,28 +973,135 @@ fn links_in_the_staging_directory_are_not_followed() {
     fs::write(&victim, b"precious").unwrap();
     let link = |at: &Path, to: &Path| std::os::unix::fs::symlink(to, at).unwrap();
 
-    // Planted before the start: refused, named.
-    let world = World::new(&[("a.mxf", 8), ("sub/victim", 8)]);
-    fs::create_dir_all(world.staging()).unwrap();
-    link(&world.staged(0), &victim);
-    let fault = world.try_start().err().unwrap();
-    assert!(fault.message.contains("a.mxf"), "{fault}");
-    fs::remove_file(world.staged(0)).unwrap();
-    link(&world.staging().join("sub"), outside.path());
-    let fault = world.try_start().err().unwrap();
-    assert!(fault.message.contains("stage/sub"), "{fault}");
-
-    // Planted while it runs.
-    let world = World::new(&[("a.mxf", 8), ("sub/victim", 8)]);
-    let life = world.start();
-    link(&world.staged(0), &victim);
-    fs::remove_dir(world.staging().join("sub")).unwrap();
-    link(&world.staging().join("sub"), outside.path());
-    for file in [0, 1] {
-        assert_eq!(life.assembly.write_at(file, 0, b"88888888").unwrap_err().class, FaultClass::Local);
-        assert!(life.assembly.read_at(file, 0, &mut [0; 8]).is_err());
+    // Planted before the start, and while it runs.
+    for early in [true, false] {
+        let world = World::new(&[("a.mxf", 8), ("sub/victim", 8), ("deep/er/c.mxf", 8)]);
+        let plant = || {
+            fs::create_dir_all(world.staging()).unwrap();
+            let _ = fs::remove_dir_all(world.staging().join("sub"));
+            let _ = fs::remove_dir_all(world.staging().join("deep"));
+            link(&world.staged(0), &victim);
+            link(&world.staging().join("sub"), outside.path());
+            link(&world.staging().join("deep"), outside.path());
+        };
+        if early {
+            plant();
+        }
+        let life = world.start();
+        if !early {
+            plant();
+        }
+        world.fill_all(&life);
+        life.wait_verified();
+        assert_eq!(fs::read(&victim).unwrap(), b"precious");
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1, "something was made elsewhere");
+        for name in ["a.mxf", "sub", "deep"] {
+            assert!(world.aside().join(name).symlink_metadata().unwrap().is_symlink(), "{name}");
+        }
+        assert_eq!(life.assembly.take_put_aside().len(), 3);
+        life.block_on(async { finish(&life.assembly, &life.store, &world.row_now(&life).await, false).await }).unwrap();
+        assert_eq!(fs::read(world.target().join("sub/victim")).unwrap(), world.files[1].1);
+        life.power_cut();
     }
-    assert_eq!(fs::read(&victim).unwrap(), b"precious");
+}
+
+/// What others put beside the files does not get into the store, and is not lost.
+#[test]
+fn what_is_not_of_the_package_stays_outside() {
+    for single in [false, true] {
+        let world = World::new(if single { &[("a.mxf", 1000)][..] } else { &[("x/a.mxf", 1000), ("b.mxf", 1000)] });
+        let life = world.start();
+        world.fill_all(&life);
+        life.wait_verified();
+        fs::create_dir_all(world.staging().join("x/theirs/deep")).unwrap();
+        for name in ["theirs.txt", "x/theirs/deep/note", ".hidden"] {
+            fs::write(world.staging().join(name), "theirs").unwrap();
+        }
+        life.block_on(async { finish(&life.assembly, &life.store, &world.row_now(&life).await, single).await }).unwrap();
+        let done = life.block_on(async {
+            let row = world.row_now(&life).await;
+            complete_after_rename(&life.store, &row, &world.staging(), single).await
+        });
+        assert_eq!(done.unwrap().files.len(), world.files.len());
+        if !single {
+            let mut there: Vec<_> = fs::read_dir(world.target()).unwrap().map(|e| e.unwrap().file_name()).collect();
+            there.sort();
+            assert_eq!(there, ["b.mxf", "x"]);
+            assert_eq!(fs::read_dir(world.target().join("x")).unwrap().count(), 1);
+        }
+        let note = if single { "x/theirs/deep/note" } else { "theirs/deep/note" };
+        for name in ["theirs.txt", note, ".hidden"] {
+            assert_eq!(fs::read(world.aside().join(name)).unwrap(), b"theirs", "{name}");
+        }
+        assert_eq!(life.assembly.take_put_aside().len(), 3);
+        life.power_cut();
+    }
+}
+
+/// What others put where a file is received is theirs: it is moved aside, and nothing is written into it.
+#[test]
+fn what_lies_in_the_way_is_moved_aside() {
+    let fifo = |at: &Path, kind| rustix::fs::mknodat(rustix::fs::CWD, at, kind, rustix::fs::Mode::from_raw_mode(0o600), 0);
+    let elsewhere = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    for how in ["directory", "empty directory", "pipe", "socket", "another name", "file above"] {
+        // Nothing recorded of it yet, at its start and later; something recorded, while it runs and at the next start.
+        for when in ["before", "begun", "partly", "next start"] {
+            let world = World::below(
+                elsewhere.path(),
+                vec![("x/a.mxf".into(), bytes(1, 100_000)), ("b.mxf".into(), bytes(2, 1000))],
+                |_| {},
+            );
+            let (path, kept) = (world.staged(0), elsewhere.path().join("kept"));
+            let plant = || {
+                let dir = path.parent().unwrap();
+                fs::create_dir_all(dir).unwrap();
+                let _ = fs::remove_file(&path);
+                match how {
+                    "directory" => fs::create_dir(&path).and_then(|()| fs::write(path.join("note"), "theirs")).unwrap(),
+                    "empty directory" => fs::create_dir(&path).unwrap(),
+                    "pipe" => fifo(&path, rustix::fs::FileType::Fifo).unwrap(),
+                    "socket" => fifo(&path, rustix::fs::FileType::Socket).unwrap(),
+                    "another name" => fs::write(&kept, vec![7; 100_000]).and_then(|()| fs::hard_link(&kept, &path)).unwrap(),
+                    _ => fs::remove_dir_all(dir).and_then(|()| fs::write(dir, "theirs")).unwrap(),
+                }
+            };
+            if when == "before" {
+                plant();
+            }
+            let mut life = world.start();
+            if when == "begun" {
+                plant();
+            }
+            if ["partly", "next start"].contains(&when) {
+                life.assembly.write_at(0, 0, &world.files[0].1[..50_000]).unwrap();
+                life.assembly.commit(0, 0..50_000);
+                life.block_on(life.assembly.sync()).unwrap();
+                if when == "next start" {
+                    life.power_cut();
+                    plant();
+                    life = world.start();
+                } else {
+                    plant();
+                    assert!(life.block_on(life.assembly.look_for_vanished()));
+                    life.block_on(life.assembly.forget_vanished()).unwrap();
+                }
+            }
+            world.fill_all(&life);
+            life.wait_verified();
+            life.block_on(async { finish(&life.assembly, &life.store, &world.row_now(&life).await, false).await }).unwrap();
+            assert_eq!(fs::read(world.target().join("x/a.mxf")).unwrap(), world.files[0].1, "{how}, {when}");
+            let told = life.assembly.take_put_aside();
+            let aside = world.aside().join(if how == "file above" { "x" } else { "a.mxf" });
+            match how {
+                "directory" => assert_eq!(fs::read(aside.join("note")).unwrap(), b"theirs", "{when}"),
+                "file above" => assert_eq!(fs::read(aside).unwrap(), b"theirs", "{when}"),
+                "another name" => assert_eq!(fs::read(&kept).unwrap(), vec![7; 100_000], "{when}"),
+                _ => {}
+            }
+            assert_eq!(told.len(), usize::from(how != "empty directory"), "{how}, {when}: {told:?}");
+            life.power_cut();
+        }
+    }
 }
 
 #[test]

@@ -8,8 +8,8 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use world::{
-    Node, PATIENCE, SUBDIR, World, entries, file_name, flip_byte, free_ports, make_package, read_json, stamps, task_name, tree,
-    until,
+    Line, Link, Node, PATIENCE, SUBDIR, World, copy_tree, entries, file_name, flip_byte, free_ports, make_package, read_json,
+    stamps, task_name, tree, until,
 };
 
 const MIB: u64 = 1 << 20;
@@ -181,6 +181,49 @@ async fn a_reception_that_stands_still_holds_nobody_back() {
     };
     until("the first has copied it", PATIENCE, copied).await;
     assert_eq!(world.receiver.progress(&task_name("film")).await.status(), "downloading");
+}
+
+/// The only source of one reception does not have a file that another one will bring: it waits for that, and goes on.
+#[tokio::test]
+async fn who_cannot_fetch_a_file_waits_for_another_who_brings_it() {
+    let mut world = World::new();
+    slow(&mut world.receiver, "2M");
+    let packages = two_versions(&world, 12);
+    let (track, size) = shared_track(&packages);
+    let edge = world.dir.path().join("edge");
+    copy_tree(&world.sender.data().join("dcp"), &edge);
+    std::fs::remove_file(edge.join(SUBDIR).join("dcps/film").join(&track)).expect("remove");
+    let [at] = free_ports();
+    let routes = poem::Route::new().nest("/dcp", bft2::web::origin::origin(edge));
+    let server = tokio::spawn(poem::Server::new(poem::listener::TcpListener::bind(at)).run(routes));
+    world.start().await;
+    let files = [world.publish("film", "0:0:1").await, world.publish("film-v2", "0:0:1").await];
+    let line = Link::to(at);
+    let mut document = read_json(&files[0]);
+    document["cdn"]["url"] = json!(format!("http://{}/dcp/{SUBDIR}/dcps/film", line.addr));
+    document["obs"]["url"] = json!("");
+    let poor = world.dir.path().join(task_name("film"));
+    std::fs::write(&poor, document.to_string()).expect("write");
+    // Until the other one is there, nobody tells it that the file is missing.
+    line.set(Line::Silent);
+    for file in [&poor, &files[1]] {
+        assert!(world.recv(&world.receiver, file).await.ok);
+    }
+    let both = "select count(*) from v_tasks where state = 'downloading'";
+    until("both are at work", PATIENCE, async || (world.receiver.number(both).await == 2).then_some(())).await;
+    line.set(Line::Good);
+    for (name, package) in ["film-v2", "film"].iter().zip([&packages[1], &packages[0]]) {
+        world.receiver.downloaded(&task_name(name)).await;
+        world.assert_delivered(package);
+    }
+    let events = world.receiver.events(&task_name("film")).await;
+    let track = track.display().to_string();
+    assert!(events.contains(&track) && events.contains("brings the same, it will be copied"), "{events}");
+    assert!(events.contains("leg failed") && !events.contains("downloaderror"), "{events}");
+    let wire = world.receiver.number("select sum(bytes_wire) from v_legs").await;
+    let all = packages[0].bytes + packages[1].bytes - packages[1].shared_bytes;
+    assert!(wire <= all + SLACK, "{wire} bytes for {all}, the track has {size}");
+    server.abort();
 }
 
 /// Outside its window a task holds nobody back, and copies what the other has brought: that is no transfer.

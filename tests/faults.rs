@@ -202,31 +202,68 @@ async fn a_missing_object_is_fetched_by_another_method() {
     assert!(world.receiver.wire(&task, "cdn").await > 0);
 }
 
-/// The CDN holds a damaged copy and nobody else has the file: the task ends with the file named.
+/// An origin of its own, which a test may damage: a copy of the sender's packages.
+struct Edge {
+    copy: PathBuf,
+    server: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+impl Edge {
+    /// The only method that a receiver has. To be called before anything runs.
+    fn at(world: &mut World, edge: std::net::SocketAddr) -> Self {
+        world.sender.set("cdnurl", format!("http://{edge}"));
+        world.sender.set("obsurl", serde_json::Value::Null);
+        world.sender.set("obsendpoint", serde_json::Value::Null);
+        let copy = world.dir.path().join("edge");
+        copy_tree(&world.sender.data().join("dcp"), &copy);
+        let listener = poem::listener::TcpListener::bind(edge);
+        let routes = poem::Route::new().nest("/dcp", bft2::web::origin::origin(copy.clone()));
+        Self { copy, server: tokio::spawn(poem::Server::new(listener).run(routes)) }
+    }
+
+    fn file(&self, package: &str, name: &str) -> PathBuf {
+        self.copy.join(world::SUBDIR).join("dcps").join(package).join(name)
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+fn largest(package: &bft2::package::sample::PackageSummary) -> (String, u64) {
+    package.files.iter().map(|f| (f.path.clone(), f.size)).max_by_key(|(_, size)| *size).expect("a file")
+}
+
+const AGAIN: &str = "select count(*) from v_events where kind = 'fetched anew' and text like '%once more'";
+
+/// The CDN holds a damaged copy and nobody else has the file: it is fetched once more, over a kill, and not a third time. The
+/// task ends with the file named.
 #[tokio::test]
 async fn a_damaged_origin_without_another_method_ends_the_task() {
     let mut world = World::new();
-    let [edge] = free_ports();
-    world.sender.set("cdnurl", format!("http://{edge}"));
-    world.sender.set("obsurl", serde_json::Value::Null);
-    world.sender.set("obsendpoint", serde_json::Value::Null);
+    let [at] = free_ports();
     let package = world.package("film", 9, 1);
+    let edge = Edge::at(&mut world, at);
     let before = tree(&world.receiver.store());
+    world.receiver.set("cdnrate", "4M");
     world.start().await;
-    let copy = world.dir.path().join("edge");
-    copy_tree(&world.sender.data().join("dcp"), &copy);
-    let (name, size) = package.files.iter().map(|f| (f.path.clone(), f.size)).max_by_key(|(_, size)| *size).expect("a file");
-    let damaged = copy.join(world::SUBDIR).join("dcps/film").join(&name);
+    let (name, size) = largest(&package);
+    let damaged = edge.file("film", &name);
     flip_byte(&damaged, size / 2);
-    let listener = poem::listener::TcpListener::bind(edge);
-    let routes = poem::Route::new().nest("/dcp", bft2::web::origin::origin(copy.clone()));
-    let server = tokio::spawn(poem::Server::new(listener).run(routes));
 
     let task = task_name("film");
     let taskfile = world.publish("film", "0:0:1").await;
     assert!(world.recv(&world.receiver, &taskfile).await.ok);
+    until("it is fetched once more", PATIENCE, async || (world.receiver.number(AGAIN).await == 1).then_some(())).await;
+    world.receiver.kill();
+    world.receiver.start().await;
     let p = world.receiver.download_fails(&task).await;
     assert!(p.error().contains(&name) && p.error().contains("SHA-1"), "{}", p.error());
+    assert_eq!(world.receiver.number(AGAIN).await, 1);
+    let wire = world.receiver.wire(&task, "%").await;
+    assert!(wire < package.bytes + 2 * size, "{wire} bytes for {}, and {size} once more", package.bytes);
     assert_eq!(world.receiver.places(&task), ["receiver/downloading"]);
     let err = world.receiver.data().join("receiver/downloading").join(format!("{task}.err"));
     let text = until("the .err file", 10, async || std::fs::read_to_string(&err).ok()).await;
@@ -243,7 +280,83 @@ async fn a_damaged_origin_without_another_method_ends_the_task() {
     assert!(std::fs::read_to_string(&history).expect("history").contains(&name));
     let wire = world.receiver.wire(&task, "%").await;
     assert!(wire <= size + (1 << 20), "{wire} bytes for a file of {size}");
-    server.abort();
+}
+
+/// The only source brings a wrong byte once, as a bad line or a bad disk does: nobody is needed.
+#[tokio::test]
+async fn a_file_that_arrives_damaged_once_is_fetched_once_more() {
+    let mut world = World::new();
+    let [at] = free_ports();
+    let package = world.package("film", 6, 1);
+    let edge = Edge::at(&mut world, at);
+    world.receiver.set("cdnrate", "400K");
+    world.start().await;
+    let (name, size) = largest(&package);
+    let damaged = edge.file("film", &name);
+    let modified = std::fs::metadata(&damaged).and_then(|m| m.modified()).expect("time");
+    let flip = || {
+        flip_byte(&damaged, size - 1);
+        std::fs::File::options().write(true).open(&damaged).and_then(|f| f.set_modified(modified)).expect("time");
+    };
+    flip();
+    let task = task_name("film");
+    let taskfile = world.publish("film", "0:0:1").await;
+    assert!(world.recv(&world.receiver, &taskfile).await.ok);
+    until("it is fetched once more", PATIENCE, async || (world.receiver.number(AGAIN).await == 1).then_some(())).await;
+    flip();
+    world.receiver.set("cdnrate", "");
+    assert!(world.receiver.get("reloadconf").await.is_some());
+    world.receiver.downloaded(&task).await;
+    world.assert_delivered(&package);
+    let wire = world.receiver.wire(&task, "%").await;
+    assert!(wire <= package.bytes + size + (1 << 20), "{wire} bytes for {} and {size}", package.bytes);
+    let left = entries(&world.receiver.data().join("receiver/downloading"));
+    assert_eq!(left, [format!("{task}.errhistory")]);
+}
+
+/// Somebody puts other things where files are received, before the start and while it runs: they are moved aside, and the
+/// reception needs nobody.
+#[tokio::test]
+async fn what_lies_in_the_way_of_staged_files_is_moved_aside() {
+    let mut world = World::new();
+    world.receiver.set("cdnrate", "300K");
+    let package = world.package("film", 6, 2);
+    world.start().await;
+    let task = task_name("film");
+    let taskfile = world.publish("film", "0:0:1").await;
+    let stage = world.receiver.stage().join(format!("{}.1", task.trim_end_matches(".task.json")));
+    let paths: Vec<String> = tree(&package.dir).into_iter().filter(|(_, (size, _))| *size > 0).map(|(path, _)| path).collect();
+    let [first, second, third, ..] = &paths[..] else { panic!("{paths:?}") };
+    let precious = world.dir.path().join("precious");
+    std::fs::write(&precious, "precious").expect("write");
+    let note = |path: &str| {
+        std::fs::create_dir_all(stage.join(path)).expect("directory");
+        std::fs::write(stage.join(path).join("note"), "not yours").expect("write");
+    };
+    note(first);
+    std::os::unix::fs::symlink(&precious, stage.join(second)).expect("link");
+    std::fs::hard_link(&precious, stage.join(third)).expect("link");
+    assert!(world.recv(&world.receiver, &taskfile).await.ok);
+    let begun = async || (world.receiver.progress(&task).await.downloaded() > 100_000).then_some(());
+    until("it is under way", PATIENCE, begun).await;
+    let (track, _) = largest(&package);
+    let there = async || stage.join(&track).is_file().then_some(());
+    until("the track is being received", PATIENCE, there).await;
+    std::fs::rename(stage.join(&track), world.dir.path().join("taken")).expect("rename");
+    note(&track);
+    world.receiver.set("cdnrate", "");
+    assert!(world.receiver.get("reloadconf").await.is_some());
+    world.receiver.downloaded(&task).await;
+    world.assert_delivered(&package);
+    assert_eq!(std::fs::read_to_string(&precious).expect("read"), "precious");
+    let aside = world.receiver.stage().join("aside").join(stage.file_name().expect("name"));
+    for path in [first, &track] {
+        let kept = aside.join(Path::new(path).file_name().expect("name")).join("note");
+        assert_eq!(std::fs::read_to_string(&kept).expect("read"), "not yours", "{}", kept.display());
+    }
+    assert_eq!(std::fs::read_link(aside.join(file_name(Path::new(second)))).expect("the link"), precious);
+    let events = world.receiver.events(&task).await;
+    assert!(events.contains("was a directory, in the way") && events.contains(&track), "{events}");
 }
 
 #[tokio::test]

@@ -49,15 +49,19 @@ pub async fn finish(assembly: &Arc<Assembly>, store: &Store, task: &TaskRow, sin
     let whole = Arc::clone(assembly);
     let is_whole = blocking(move || is_whole(&whole)).await?;
     if !is_whole {
-        assembly.forget_vanished().await?;
-        return Err(vanished::fault(assembly.root()));
+        let mut gone = assembly.forget_vanished().await?.into_iter().map(|n| assembly.path_of(n));
+        let first = gone.next().unwrap_or_default();
+        return Err(Fault { others: gone.collect(), ..vanished::fault(assembly.root()).file(first) });
     }
     let inode = {
-        let staged = staged.clone();
+        let (staged, whole) = (staged.clone(), Arc::clone(assembly));
         blocking(move || {
             if !single {
                 check_packing_list(&root, &files)?;
             }
+            // Of a process that was killed at that point.
+            let _ = std::fs::remove_file(root.join(staging::CLONE_PROBE));
+            whole.aside.clear_strangers(&root, files.iter().map(|(path, _, _)| path))?;
             sync_tree(&root, &files)?;
             let meta = staged.symlink_metadata().map_err(|e| io_fault("cannot look at", &staged, &e))?;
             if meta.is_file() != single || meta.is_dir() == single {

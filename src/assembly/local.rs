@@ -244,7 +244,9 @@ impl Assembly {
         }
         // Without its blocks: on a full disk there is room for a clone all the same.
         let mut open = lock(&slot.file);
-        let Some((target, identity)) = staging::open(&self.root, &slot.path, slot.size, 0, None)? else { return Ok(false) };
+        let Some((target, identity)) = staging::open(&self.root, &self.aside, &slot.path, (slot.size, 0), None)? else {
+            return Ok(false);
+        };
         if let Err(e) = rustix::fs::ioctl_ficlone(&target, &from.file) {
             tracing::trace!(file = %slot.path, error = %e, "no clone");
             // The next who opens it reserves its blocks.
@@ -301,8 +303,34 @@ impl<'a> Source<'a> {
     }
 }
 
+const SERVERS: [u32; 4] = [0x6969, 0xff53_4d42, 0xfe53_4d42, 0x00c3_6400]; // NFS, CIFS, SMB2, Ceph
+
 /// Is it on a file server? Such a one may copy by itself.
-pub fn is_served(file: &File) -> bool {
-    const SERVERS: [u32; 4] = [0x6969, 0xff53_4d42, 0xfe53_4d42, 0x00c3_6400]; // NFS, CIFS, SMB2, Ceph
+fn is_served(file: &File) -> bool {
     rustix::fs::fstatfs(file).is_ok_and(|fs| SERVERS.contains(&(fs.f_type as u32)))
+}
+
+/// Does it set the times and blocks of files by itself, perhaps long after we wrote? Then they do not tell who wrote.
+pub fn has_times_of_its_own(file: &File) -> bool {
+    rustix::fs::fstatfs(file).is_ok_and(|fs| sets_times(fs.f_type as u32))
+}
+
+fn sets_times(kind: u32) -> bool {
+    // FUSE (virtiofs, sshfs, object stores), 9p, the older SMB, Lustre, GPFS, AFS, shared folders of VirtualBox.
+    const OTHERS: [u32; 7] = [0x6573_5546, 0x0102_1997, 0x517b, 0x0bd0_0bd0, 0x4750_4653, 0x5346_414f, 0x786f_4256];
+    SERVERS.contains(&kind) || OTHERS.contains(&kind)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn disks_tell_who_wrote_and_servers_do_not() {
+        // ext4, XFS, btrfs, tmpfs, overlay, ZFS; NFS, SMB2, Ceph, FUSE.
+        for disk in [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_7630, 0x2fc1_2fc1] {
+            assert!(!super::sets_times(disk), "{disk:x}");
+        }
+        for server in [0x6969, 0xfe53_4d42, 0x00c3_6400, 0x6573_5546] {
+            assert!(super::sets_times(server), "{server:x}");
+        }
+    }
 }

@@ -10,6 +10,7 @@
 //! then records the snapshot. After a power cut exactly the recorded ranges are trusted, the digest goes on from its
 //! recorded state, and nothing that was recorded is read again.
 
+mod aside;
 mod digest;
 mod finish;
 mod local;
@@ -55,6 +56,7 @@ pub fn share_open_files(descriptors: u64, receptions: usize) {
 pub struct Assembly {
     task: i64,
     root: PathBuf,
+    aside: aside::Aside,
     slots: Vec<Slot>,
     /// Copies share the blocks of their sources.
     clones: bool,
@@ -189,10 +191,11 @@ impl Assembly {
         }
         let stage_inode = store.task(task).await?.and_then(|t| t.stage_inode);
         let root = root.to_owned();
-        let (root, slots, prepared) = tokio::task::spawn_blocking(move || {
+        let (root, aside, slots, prepared) = tokio::task::spawn_blocking(move || {
             let slots: Vec<Slot> = rows.into_iter().zip(wanted).map(|(row, w)| Slot::new(row, w)).collect();
-            let prepared = staging::prepare(&root, &slots, stage_inode, room);
-            (root, slots, prepared)
+            let aside = aside::Aside::of(&root);
+            let prepared = staging::prepare(&root, &aside, &slots, stage_inode, room);
+            (root, aside, slots, prepared)
         })
         .await
         .map_err(|e| Fault::local(format!("staging: {e}")))?;
@@ -209,6 +212,7 @@ impl Assembly {
         let assembly = Arc::new(Self {
             task,
             root,
+            aside,
             slots,
             sync_share: sync::share_of(wanted),
             clones,
@@ -243,6 +247,11 @@ impl Assembly {
     /// The staging directory.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// What lay in the way of staged files and was moved aside since the last call, in words.
+    pub fn take_put_aside(&self) -> Vec<String> {
+        self.aside.take_told()
     }
 
     /// Every file is there and hashed to the task's SHA-1.
@@ -356,7 +365,8 @@ impl Assembly {
             return Ok(Arc::clone(f));
         }
         let known = *lock(&slot.identity);
-        let Some((opened, identity)) = staging::open(&self.root, &slot.path, slot.size, slot.wanted, known)? else {
+        let Some((opened, identity)) = staging::open(&self.root, &self.aside, &slot.path, (slot.size, slot.wanted), known)?
+        else {
             drop(file);
             self.missed(n);
             return Err(vanished::fault(&slot.path.under(&self.root)).file(&slot.path));

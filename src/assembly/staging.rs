@@ -1,6 +1,7 @@
 //! The staging directory: made by us, on the store's file system, never left through a symlink.
 
-use super::local::is_served;
+use super::aside::Aside;
+use super::local::has_times_of_its_own;
 use super::vanished::{Identity, Stamp};
 use super::{Room, Slot, Verdict, lock};
 use crate::error::{Fault, io_fault};
@@ -35,7 +36,7 @@ pub struct Prepared {
 ///
 /// `stage_inode` is what was noted before the package was renamed into the store. When the directory is another one, the
 /// rename happened and this is the old version of the package, exchanged for the new one: nothing in it is ours.
-pub fn prepare(root: &Path, slots: &[Slot], stage_inode: Option<u64>, room: Room) -> Result<Prepared, Fault> {
+pub fn prepare(root: &Path, aside: &Aside, slots: &[Slot], stage_inode: Option<u64>, room: Room) -> Result<Prepared, Fault> {
     let mut found = Found::Ours;
     if let Some(noted) = stage_inode {
         let only = slots.first().filter(|_| slots.len() == 1).map(|s| s.path.under(root));
@@ -56,25 +57,25 @@ pub fn prepare(root: &Path, slots: &[Slot], stage_inode: Option<u64>, room: Room
     builder.recursive(true).mode(0o755);
     builder.create(root).map_err(|e| io_fault("cannot make the staging directory", root, &e))?;
     plain_root(root)?;
-    let served = File::open(root).is_ok_and(|d| is_served(&d));
+    let served = File::open(root).is_ok_and(|d| has_times_of_its_own(&d));
     let (mut missing, mut copies) = (0u64, 0u64);
     for slot in slots {
         let path = slot.path.under(root);
+        let recorded = *lock(&slot.recorded);
+        aside.clear_the_way(root, &slot.path, recorded)?;
         if let Some(dir) = path.parent() {
             builder.create(dir).map_err(|e| io_fault("cannot make the directory", dir, &e))?;
-            plain_directories(root, dir)?;
         }
         let meta = match path.symlink_metadata() {
-            Ok(m) if m.is_file() => Some(m).filter(|m| m.len() == slot.size),
-            Ok(_) => return Err(Fault::local(format!("{} is not a plain file: remove it", path.display()))),
+            Ok(m) => Some(m).filter(|m| m.len() == slot.size),
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(io_fault("cannot look at", &path, &e)),
         };
-        let recorded = *lock(&slot.recorded);
         let another = meta.as_ref().is_some_and(|m| recorded.is_some_and(|inode| inode != Identity::of(m).recorded()));
         let meta = if another && drop_claims(slot) {
-            // Of that size, and what is recorded speaks of another one. Not written into: it may have other names.
-            clear(root, &slot.path)?;
+            // Of that size, and what is recorded speaks of another one: mostly its copy on another disk, so it is removed. Not
+            // written into: it may have other names.
+            clear(root, aside, &slot.path, None)?;
             None
         } else {
             meta
@@ -136,7 +137,7 @@ pub fn remove<'a>(root: &Path, files: impl Iterator<Item = &'a RelPath>) -> bool
     }
 }
 
-const CLONE_PROBE: &str = ".clone";
+pub const CLONE_PROBE: &str = ".clone";
 
 /// Can files of this node be cloned into the staging directory? The smallest of them tells.
 fn clones(root: &Path, slots: &[Slot]) -> bool {
@@ -197,38 +198,56 @@ pub fn free_bytes(path: &Path) -> Result<u64, Fault> {
 }
 
 /// Opens a staged file for reading and writing; a new one gets its whole size at once, so that a full disk shows at the
-/// start and the file lies in few pieces. Of a file that is wanted in part only, the rest stays a hole.
+/// start and the file lies in few pieces. Of a file that is wanted in part only, the rest stays a hole. What is in its way
+/// is put aside.
 ///
-/// `known`: which file it must be, when some of its bytes count. `None` when it is not that one any more: it is not made
-/// anew here, as nothing would tell it from the one whose bytes count.
+/// `sizes`: of the file, and what is wanted of it. `known`: which file it must be, when some of its bytes count. `None` when
+/// it is not that one any more: it is not made anew here, as nothing would tell it from the one whose bytes count.
 pub fn open(
     root: &Path,
+    aside: &Aside,
     path: &RelPath,
-    size: u64,
-    wanted: u64,
+    sizes: (u64, u64),
     known: Option<Identity>,
 ) -> Result<Option<(File, Identity)>, Fault> {
+    if let Some(known) = known {
+        return open_known(root, path, sizes, known);
+    }
+    aside.clear_the_way(root, path, None)?;
     let full = path.under(root);
-    let refused = |e: &io::Error| io_fault("cannot open", &full, e);
-    let file = match open_below(root, path, known.is_none()) {
-        Err(e) if known.is_some() && is_another(&e) => return Ok(None),
+    let refused = |e: io::Error| io_fault("cannot open", &full, &e);
+    let file = match open_below(root, path, true) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             // Somebody tidied up: the directory was there when the reception began.
             let dir = full.parent().unwrap_or(root);
             std::fs::create_dir_all(dir).map_err(|e| io_fault("cannot make the directory", dir, &e))?;
-            open_below(root, path, true).map_err(|e| refused(&e))?
+            open_below(root, path, true).map_err(refused)?
         }
-        opened => opened.map_err(|e| refused(&e))?,
+        opened => opened.map_err(refused)?,
+    };
+    as_it_is(root, path, sizes, file).map(Some)
+}
+
+/// [`open`] for one that is there.
+pub fn open_known(root: &Path, path: &RelPath, sizes: (u64, u64), known: Identity) -> Result<Option<(File, Identity)>, Fault> {
+    let full = path.under(root);
+    let file = match open_below(root, path, false) {
+        Err(e) if is_another(&e) => return Ok(None),
+        opened => opened.map_err(|e| io_fault("cannot open", &full, &e))?,
     };
     let meta = file.metadata().map_err(|e| io_fault("cannot look at", &full, &e))?;
-    let identity = Identity::of(&meta);
-    if known.is_some_and(|known| known != identity || meta.len() != size) {
+    if known != Identity::of(&meta) || meta.len() != sizes.0 {
         return Ok(None);
     }
+    as_it_is(root, path, sizes, file).map(Some)
+}
+
+fn as_it_is(root: &Path, path: &RelPath, (size, wanted): (u64, u64), file: File) -> Result<(File, Identity), Fault> {
+    let meta = file.metadata().map_err(|e| io_fault("cannot look at", &path.under(root), &e))?;
     if meta.len() != size {
         reserve(&file, size, wanted == size).map_err(|e| write_fault(root, path, &e))?;
     }
-    Ok(Some((file, identity)))
+    Ok((file, Identity::of(&meta)))
 }
 
 fn open_below(root: &Path, path: &RelPath, create: bool) -> io::Result<File> {
@@ -244,18 +263,19 @@ fn open_below(root: &Path, path: &RelPath, create: bool) -> io::Result<File> {
     }?))
 }
 
-/// Removes what has a staged file's name. A directory that holds something is left to whoever made it.
-pub fn clear(root: &Path, path: &RelPath) -> Result<(), Fault> {
+/// Removes the file that has a staged file's name. What is no plain file is left to whoever made it, and put aside; so is a
+/// file that is not the `known` one, if it is known.
+pub fn clear(root: &Path, aside: &Aside, path: &RelPath, known: Option<Identity>) -> Result<(), Fault> {
     let full = path.under(root);
-    plain_root(root)?;
-    let Ok(meta) = full.symlink_metadata() else { return Ok(()) };
-    plain_directories(root, full.parent().unwrap_or(root))?;
-    if meta.is_dir() {
-        let why = |e: io::Error| format!("{} is a directory where a file is received ({e}): move it away", full.display());
-        return std::fs::remove_dir(&full).map_err(|e| Fault::local(why(e)));
+    let there = full.symlink_metadata().ok();
+    aside.clear_the_way(root, path, there.as_ref().map(|m| m.ino()))?;
+    if there.is_some_and(|m| m.is_file() && known.is_some_and(|known| known != Identity::of(&m))) {
+        return aside.put(&full, "another file");
     }
     match std::fs::remove_file(&full) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_fault("cannot remove", &full, &e)),
+        Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(io_fault("cannot remove", &full, &e))
+        }
         _ => Ok(()),
     }
 }

@@ -69,7 +69,7 @@ impl Assembly {
             for (n, open, path, size, wanted, identity) in files {
                 // One that was closed meanwhile: the kernel keeps its data and its errors with the file, not with the descriptor.
                 let open = match open {
-                    None => staging::open(&root, &path, size, wanted, Some(identity))?.map(|(file, _)| Arc::new(file)),
+                    None => staging::open_known(&root, &path, (size, wanted), identity)?.map(|(file, _)| Arc::new(file)),
                     open => open,
                 };
                 match open {

@@ -7,7 +7,7 @@
 //! A file that is cut shows by its size, and so nothing is written into one that lacks a part: a write at its end would
 //! hide the hole. One that others write into shows by its times, once all its bytes are there: before, they are ours.
 
-use super::local::is_served;
+use super::local::has_times_of_its_own;
 use super::{Assembly, Slot, Verdict, forgotten, lock, staging};
 use crate::error::{Fault, io_fault};
 use crate::model::ranges::RangeSet;
@@ -53,7 +53,7 @@ impl Stamp {
 
 /// Does an open file have all its blocks? On a file server nobody knows: it may share those of a copy, with its holes.
 pub fn is_solid(file: &File, size: u64) -> bool {
-    size > 0 && !is_served(file) && file.metadata().is_ok_and(|m| m.blocks() * 512 >= size)
+    size > 0 && !has_times_of_its_own(file) && file.metadata().is_ok_and(|m| m.blocks() * 512 >= size)
 }
 
 /// A file that was cut is shorter, or has lost blocks when somebody made it as long again.
@@ -134,7 +134,7 @@ impl Assembly {
         }
         let file = self.open_file(n)?;
         // A server sets times when it likes.
-        if is_served(&file) {
+        if has_times_of_its_own(&file) {
             return Ok(());
         }
         let meta = file.metadata().map_err(|e| io_fault("cannot look at", &slot.path.under(&self.root), &e))?;
@@ -161,10 +161,10 @@ impl Assembly {
             {
                 let _gate = lock(&slot.gate);
                 lock(&slot.file).take();
-                *lock(&slot.identity) = None;
+                let known = lock(&slot.identity).take();
                 slot.solid.store(false, Ordering::Relaxed);
-                // Whatever took its place is not written into: it may have another name elsewhere.
-                staging::clear(&self.root, &slot.path)?;
+                // Whatever took its place is somebody's, and may have another name elsewhere.
+                staging::clear(&self.root, &self.aside, &slot.path, known)?;
                 let mut state = lock(&slot.state);
                 self.open.fetch_sub(state.written.total(), Ordering::Relaxed);
                 (state.have, state.written) = (RangeSet::new(), RangeSet::new());

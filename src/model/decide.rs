@@ -61,7 +61,8 @@ pub struct LegSnap {
     pub open: bool,
     pub retry_at: Option<i64>,
     pub error: String,
-    /// All that it could bring now is being brought by other receptions (see [`share`](super::share)).
+    /// All that it could bring now is being brought by other receptions (see [`share`](super::share)). One that has failed:
+    /// they bring what it failed on.
     pub held: bool,
     /// It is at a file that another reception brings.
     pub yields: bool,
@@ -226,7 +227,7 @@ fn step(t: &TaskSnap, to: TaskState, reason: &str) -> Action {
 }
 
 fn failed_leg(t: &TaskSnap) -> Option<&LegSnap> {
-    t.legs.iter().find(|l| l.state == LegState::Failed)
+    t.legs.iter().find(|l| l.state == LegState::Failed && !l.held)
 }
 
 fn uploading_task(s: &Snapshot, t: &TaskSnap, has_place: bool, out: &mut Vec<Action>) {

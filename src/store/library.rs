@@ -77,6 +77,20 @@ impl Store {
         Ok(moved)
     }
 
+    /// Was this renamed to its path by a reception that has not recorded it yet?
+    pub async fn was_just_renamed(&self, path: &Path, inode: u64) -> Result<bool, Fault> {
+        let n: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM tasks WHERE role = 'receiver' AND store_path = ? AND stage_inode = ? \
+             AND state IN ('queues', 'downloading')",
+        )
+        .bind(path.to_string_lossy().into_owned())
+        .bind(i(inode))
+        .fetch_one(&self.readers)
+        .await
+        .map_err(db_fault)?;
+        Ok(n > 0)
+    }
+
     /// Was a package of this path received or generated here? One that was only recognised is a stranger's.
     pub async fn has_package(&self, path: &Path) -> Result<bool, Fault> {
         let n: i64 = sqlx::query_scalar("SELECT count(*) FROM packages WHERE path = ? AND ours")

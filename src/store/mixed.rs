@@ -75,4 +75,31 @@ impl Store {
         retotal_legs(&mut tx, task).await?;
         tx.commit().await.map_err(db_fault)
     }
+
+    /// Was all of this file fetched once more since the task was accepted, because nobody brought it right?
+    pub async fn was_fetched_again(&self, task: i64, file: u32) -> Result<bool, Fault> {
+        let n: i64 = sqlx::query_scalar("SELECT count(*) FROM checkpoints WHERE task_id = ? AND key = 'again:' || ?")
+            .bind(task)
+            .bind(file)
+            .fetch_one(&self.readers)
+            .await
+            .map_err(db_fault)?;
+        Ok(n > 0)
+    }
+
+    /// Nobody else has a file: whoever brought it does so once more, and that is a try that failed. The caller has forgotten
+    /// all its bytes before. A leg that is at work finds at its end what was added.
+    pub async fn fetch_again(&self, task: i64, file: u32, blamed: Method, error: &str) -> Result<(), Fault> {
+        let mut tx = self.begin().await?;
+        for sql in [
+            "INSERT OR REPLACE INTO checkpoints (task_id, method, key, value) VALUES (?1, ?3, 'again:' || ?2, ?4)",
+            "UPDATE legs SET error = CASE WHEN method = ?3 THEN ?4 ELSE '' END, tries = CASE WHEN method = ?3 THEN 1 ELSE 0 END, \
+             state = 'waiting', retry_at = NULL WHERE task_id = ?1 AND state IN ('done', 'failed', 'off') \
+             AND method IN (SELECT method FROM spans WHERE task_id = ?1 AND idx = ?2)",
+        ] {
+            sqlx::query(sql).bind(task).bind(file).bind(blamed.as_str()).bind(error).execute(&mut *tx).await.map_err(db_fault)?;
+        }
+        forget(&mut tx, task, file).await?;
+        tx.commit().await.map_err(db_fault)
+    }
 }

@@ -313,6 +313,10 @@ impl Store {
              UPDATE task_files SET local_source = n.source FROM n WHERE task_id = ?1 AND idx = n.i",
             "WITH n AS MATERIALIZED (SELECT CAST(value->>0 AS INTEGER) AS i FROM json_each(?2)) \
              UPDATE spans SET method = 'local' FROM n WHERE task_id = ?1 AND idx = n.i",
+            // What it failed on may be what is copied now: the rest deserves another try.
+            "UPDATE legs SET state = CASE WHEN EXISTS (SELECT 1 FROM spans s WHERE s.task_id = ?1 AND s.method = legs.method) \
+             THEN 'waiting' ELSE 'done' END, error = '', tries = 0, retry_at = NULL \
+             WHERE task_id = ?1 AND state = 'failed' AND ?2 <> ''",
         ] {
             sqlx::query(sql).bind(task).bind(&list).execute(&mut *tx).await.map_err(db_fault)?;
         }

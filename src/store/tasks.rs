@@ -197,6 +197,7 @@ impl Store {
             "DELETE FROM spans WHERE task_id = ?",
             "DELETE FROM legs WHERE task_id = ?",
             "DELETE FROM refusals WHERE task_id = ?",
+            "DELETE FROM checkpoints WHERE task_id = ? AND key GLOB 'again:*'",
             "DELETE FROM schedules WHERE task_id = ?",
             "DELETE FROM outlooks WHERE task_id = ?",
         ] {

@@ -264,7 +264,8 @@ pub async fn is_master(store: &Store, path: &Path) -> Result<bool, Fault> {
 
 /// Something in the store that has the package's name and is no package that was received: it must not be replaced.
 pub async fn stranger_in_store(store: &Store, path: &Path) -> Result<Option<Fault>, Fault> {
-    if path.symlink_metadata().is_err() || marker(path).exists() {
+    let Ok(there) = path.symlink_metadata() else { return Ok(None) };
+    if marker(path).exists() || store.was_just_renamed(path, there.ino()).await? {
         return Ok(None);
     }
     if store.is_master(path).await? {

@@ -134,14 +134,13 @@ impl Conductor {
             tracing::error!(%fault, "cannot reset the legs of the last run");
         }
         match self.node.store.seen_at().await {
-            Ok(seen) => {
-                let now = self.node.clock.now_ms();
-                self.seeds.start(seen, now);
-                self.upkeep.start(seen, now);
-            }
+            Ok(seen) => self.upkeep.start(seen, self.node.clock.now_ms()),
             Err(fault) => tracing::error!(%fault, "cannot read what the clock showed last"),
         }
-        self.clean_staging().await;
+        match self.seeds.look(&Arc::clone(&self.node)).await {
+            Ok(()) => self.clean_staging().await,
+            Err(fault) => tracing::error!(%fault, "cannot read what the clock showed last; trying again"),
+        }
         let mut sampled = Instant::now();
         while !stop.is_cancelled() {
             if sampled.elapsed() >= sampler::PERIOD {
@@ -187,6 +186,7 @@ impl Conductor {
     }
 
     async fn tick(&mut self) -> Result<(), Fault> {
+        self.seeds.look(&Arc::clone(&self.node)).await?;
         for task in self.node.store.tasks_to_export().await? {
             if let Err(fault) = self.node.export(&task).await {
                 tracing::warn!(%fault, task = %task.name, "cannot export the task file; trying again");
@@ -215,7 +215,6 @@ impl Conductor {
         let tasks = node.store.live_tasks().await?;
         let legs = node.store.live_legs().await?;
         self.release_dead(&tasks).await;
-        let unbelieved = self.seeds.unbelieved_ms(&node).await;
         let cacher = config.servertype == NodeType::Cacher;
         let mut snaps = Vec::with_capacity(tasks.len());
         for t in &tasks {
@@ -247,7 +246,7 @@ impl Conductor {
                 role: t.role,
                 state: t.state,
                 legs: mine,
-                seed_until: t.seed_until.map(|end| end.saturating_add(unbelieved)),
+                seed_until: t.seed_until,
                 local_pending: assembly.is_some_and(|a| !a.local_pending().is_empty()) || self.in_place.contains(&t.id),
                 copying: self.copying.contains_key(&t.id),
                 finishing: self.finishing.contains_key(&t.id),

@@ -47,6 +47,7 @@ impl Conductor {
             Err(fault) if fault.is_transient() => return Err(fault),
             Err(fault) => return self.move_task(task, TaskState::Downloading, TaskState::DownloadError, &fault.message).await,
         };
+        self.tell_aside(&row, &assembly).await;
         if let Some(fault) = assembly.take_broken() {
             if fault.is_transient() {
                 return Err(fault);
@@ -67,8 +68,18 @@ impl Conductor {
             return Ok(());
         }
         let plan = Plan::load(&self.node.store, row).await?;
-        if let Some(error) = repair::repair_wrong_files(&self.node, &plan, &assembly).await? {
-            return self.move_task(task, TaskState::Downloading, TaskState::DownloadError, &error).await;
+        let repair::Repaired { again, lost } = repair::repair_wrong_files(&self.node, &plan, &assembly).await?;
+        // A cacher seeds what it has: it must not go on with what was forgotten.
+        if again || self.node.config.current().servertype == NodeType::Cacher {
+            self.running.iter().filter(|((id, _), _)| *id == task).for_each(|(_, leg)| leg.stop());
+        }
+        match lost {
+            // Ended by the next decision, unless another reception brings it.
+            Some(repair::Lost { from: Some(method), error }) => repair::fail_leg(&self.node, task, method, &error).await?,
+            Some(repair::Lost { from: None, error }) => {
+                return self.move_task(task, TaskState::Downloading, TaskState::DownloadError, &error).await;
+            }
+            None => {}
         }
         self.follow_spans(task).await
     }
@@ -81,13 +92,7 @@ impl Conductor {
         }
         let gone = assembly.forget_vanished().await?;
         let first = gone.first().map(|n| assembly.path_of(*n)).unwrap_or_default();
-        let text = format!(
-            "{} staged files were removed or replaced ({first}) below {}: they are fetched again",
-            gone.len(),
-            assembly.root().display()
-        );
-        tracing::warn!(task = %row.name, "{text}");
-        self.node.event(Level::Warn, "staging", row.name.as_str(), &text).await;
+        self.tell_vanished(row, assembly, gone.len(), &first).await;
         self.rearm_short_legs(row, assembly).await?;
         // Those at work would notice at their end only.
         self.running.iter().filter(|((task, _), _)| *task == row.id).for_each(|(_, leg)| leg.stop());
@@ -106,6 +111,19 @@ impl Conductor {
             assembly.root().display()
         );
         self.node.event(Level::Warn, "staging", row.name.as_str(), &text).await;
+    }
+
+    async fn tell_vanished(&self, row: &TaskRow, assembly: &Assembly, files: usize, first: &str) {
+        let root = assembly.root().display();
+        let text = format!("{files} staged files were removed or replaced ({first}) below {root}: they are fetched again");
+        self.node.event(Level::Warn, "staging", row.name.as_str(), &text).await;
+    }
+
+    /// Says what lay in the way of staged files and was put aside.
+    async fn tell_aside(&self, row: &TaskRow, assembly: &Assembly) {
+        for text in assembly.take_put_aside() {
+            self.node.event(Level::Warn, "staging", row.name.as_str(), &text).await;
+        }
     }
 
     /// Does the package lie where it is to be received? Then no staging directory is needed.
@@ -177,10 +195,13 @@ impl Conductor {
     }
 
     pub(super) async fn reception_ended(&mut self, task: i64, outcome: Result<bool, Fault>) -> Result<(), Fault> {
-        self.finishing.remove(&task);
+        let assembly = self.finishing.remove(&task).flatten();
         self.in_place.remove(&task);
         self.sharing.look.extend(self.assemblies.keys());
         let row = self.row(task).await?;
+        if let Some(assembly) = &assembly {
+            self.tell_aside(&row, assembly).await;
+        }
         match outcome {
             Ok(moved) => {
                 let text = if moved {
@@ -194,6 +215,9 @@ impl Conductor {
             }
             Err(fault) if fault.class == FaultClass::Transient => {
                 tracing::warn!(%fault, "finishing is tried again");
+                if let (Some(assembly), Some(first)) = (&assembly, &fault.file) {
+                    self.tell_vanished(&row, assembly, 1 + fault.others.len(), first).await;
+                }
                 Ok(())
             }
             Err(fault) => self.move_task(task, TaskState::Downloading, TaskState::DownloadError, &fault.message).await,

@@ -34,10 +34,14 @@ fn is_usable(node: &Node, plan: &Plan, m: Method) -> bool {
     }
 }
 
-/// Gives files that `from` (`None` = the library) failed on to other methods. The message is the reason, the file named.
-/// `false`: for one of them nobody is left, and none was handed over.
-pub async fn hand_over(node: &Node, plan: &Plan, files: &[u32], from: Option<Method>, message: &str) -> Result<bool, Fault> {
-    let now = node.clock.now_ms();
+/// Who is to bring files that `from` (`None` = the library) failed on, each with its number. The inner error: a file that
+/// nobody is left for.
+async fn successors(
+    node: &Node,
+    plan: &Plan,
+    files: &[u32],
+    from: Option<Method>,
+) -> Result<Result<Vec<(u32, Method)>, u32>, Fault> {
     let refused: HashSet<(u32, Option<Method>)> =
         node.store.refusals(plan.task.id).await?.into_iter().map(|(n, m, _)| (n, m)).collect();
     // Whom the sender meant, where that is one method.
@@ -46,19 +50,28 @@ pub async fn hand_over(node: &Node, plan: &Plan, files: &[u32], from: Option<Met
         planned.entry(s.span.file).and_modify(|m| *m = m.filter(|m| *m == s.planned)).or_insert(Some(s.planned));
     }
     let can: Vec<Method> = Method::ALL.into_iter().filter(|m| is_usable(node, plan, *m)).collect();
-    let mut moves = Vec::with_capacity(files.len());
-    for &file in files {
+    let one = |file: &u32| {
         // A file that was to be copied goes to the method the sender meant, another one to a stand-in; a stand-in that could
         // not help gives it back.
-        let meant = planned.get(&file).copied().flatten();
+        let meant = planned.get(file).copied().flatten();
         let first = meant.filter(|_| from.is_none());
-        let free = |m: &Method| Some(*m) != from && can.contains(m) && !refused.contains(&(file, Some(*m)));
-        let Some(next) = first.into_iter().chain(STAND_INS).chain(meant).find(free) else {
+        let free = |m: &Method| Some(*m) != from && can.contains(m) && !refused.contains(&(*file, Some(*m)));
+        first.into_iter().chain(STAND_INS).chain(meant).find(free).map(|next| (*file, next)).ok_or(*file)
+    };
+    Ok(files.iter().map(one).collect())
+}
+
+/// Gives files that `from` (`None` = the library) failed on to other methods. The message is the reason, the file named.
+/// `false`: for one of them nobody is left, and none was handed over.
+pub async fn hand_over(node: &Node, plan: &Plan, files: &[u32], from: Option<Method>, message: &str) -> Result<bool, Fault> {
+    let now = node.clock.now_ms();
+    let moves = match successors(node, plan, files, from).await? {
+        Ok(moves) => moves,
+        Err(file) => {
             node.store.refuse_file(plan.task.id, file, from, message, now).await?;
             return Ok(false);
-        };
-        moves.push((file, next));
-    }
+        }
+    };
     node.store.reassign_files(plan.task.id, &moves, from, message, now).await?;
     let to = moves.first().map_or("nobody", |(_, m)| m.as_str());
     let text = format!("{message}; {to} takes over");
@@ -77,43 +90,116 @@ async fn who_brings_anew(node: &Node, plan: &Plan, file: u32, sources: &[Option<
     Ok(STAND_INS.into_iter().find(free))
 }
 
-/// Deals with the files whose SHA-1 came out wrong. Returns the error that ends the task, if nobody can repair one.
-pub async fn repair_wrong_files(node: &Node, plan: &Plan, assembly: &Assembly) -> Result<Option<String>, Fault> {
-    for file in assembly.wrong_files() {
-        let mine = plan.spans.iter().filter(|s| s.span.file == file);
-        let mut sources: Vec<Option<Method>> = mine.clone().map(|s| s.method).collect();
-        sources.sort();
-        sources.dedup();
-        // bt checks its pieces; it is suspected only when nobody else had a part in the file.
-        if sources.len() > 1 {
-            sources.retain(|m| *m != Some(Method::Bt));
-        }
-        // First of all, whatever becomes of it: bytes that nobody vouches for must not be taken for present when the task
-        // is received again.
-        let mixed = node.store.is_mixed(plan.task.id, file).await?;
-        let suspect = mine.filter(|s| mixed || sources.contains(&s.method)).map(|s| s.span.range()).collect::<Vec<_>>();
-        assembly.reset(file, &suspect).await?;
-        if (mixed || sources.len() > 1)
-            && let Some(by) = who_brings_anew(node, plan, file, &sources).await?
-        {
-            node.store.fetch_anew(plan.task.id, file, by).await?;
-            let text = format!("file {}: wrong SHA-1, and several had a part in it: {by} brings it anew", assembly.path_of(file));
-            node.event(Level::Warn, "fetched anew", plan.task.name.as_str(), &text).await;
-            continue;
-        }
-        for source in sources {
-            let name = source.map_or("the library", Method::as_str);
-            let message = format!("file {}: wrong SHA-1 from {name}", assembly.path_of(file));
-            if source.is_none() {
-                forget_source(node, assembly, file).await?;
-            }
-            if !hand_over(node, plan, &[file], source, &message).await? {
-                return Ok(Some(format!("{message}, and no other method has it")));
-            }
-        }
-        node.store.forget_mixed(plan.task.id, file).await?;
+/// When nobody else has a wrong file, all of it is fetched once more before the task ends: it may have been damaged on the way
+/// or on the disk here. `false`: it was already.
+async fn fetch_again(
+    node: &Node,
+    plan: &Plan,
+    assembly: &Assembly,
+    file: u32,
+    method: Method,
+    message: &str,
+) -> Result<bool, Fault> {
+    let (task, name) = (plan.task.id, plan.task.name.as_str());
+    if node.config.current().retries < 2 || node.store.was_fetched_again(task, file).await? {
+        return Ok(false);
     }
-    Ok(None)
+    // Also what bt brought of it: whose bytes are wrong is not known any more.
+    let size = plan.files.get(file as usize).map_or(0, |f| f.size);
+    assembly.reset(file, std::slice::from_ref(&(0..size))).await?;
+    node.store.fetch_again(task, file, method, &format!("{method}: {message}")).await?;
+    let line = format!("{} try 1: {message}: it is fetched once more", node.clock.now().format("%Y-%m-%d %H:%M:%S"));
+    if let Err(fault) = crate::views::note_error(&node.store, &node.dirs, task, &line).await {
+        tracing::warn!(%fault, task = name, "cannot show an error in the task directory");
+    }
+    let text = format!("{message}, and no other method has it: it is fetched once more");
+    node.event(Level::Warn, "fetched anew", name, &text).await;
+    Ok(true)
+}
+
+/// What became of wrong files.
+#[derive(Debug, Default)]
+pub struct Repaired {
+    /// One is fetched once more by those who brought it. A leg at work is to begin with it, so that a source that is really
+    /// wrong is found out soon.
+    pub again: bool,
+    /// The first that nobody can repair.
+    pub lost: Option<Lost>,
+}
+
+/// What nobody can repair.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Who brought it; `None`: the library.
+    pub from: Option<Method>,
+    /// The error that ends the task, the file named.
+    pub error: String,
+}
+
+/// Deals with the files whose SHA-1 came out wrong.
+pub async fn repair_wrong_files(node: &Node, plan: &Plan, assembly: &Assembly) -> Result<Repaired, Fault> {
+    let mut repaired = Repaired::default();
+    for file in assembly.wrong_files() {
+        match repair_wrong_file(node, plan, assembly, file).await? {
+            Next::Another => {}
+            Next::Again => repaired.again = true,
+            Next::Nobody(lost) => {
+                repaired.lost = Some(lost);
+                break;
+            }
+        }
+    }
+    Ok(repaired)
+}
+
+/// Who brings a wrong file next.
+enum Next {
+    Another,
+    /// Who brought it.
+    Again,
+    Nobody(Lost),
+}
+
+async fn repair_wrong_file(node: &Node, plan: &Plan, assembly: &Assembly, file: u32) -> Result<Next, Fault> {
+    let mine = plan.spans.iter().filter(|s| s.span.file == file);
+    let mut sources: Vec<Option<Method>> = mine.clone().map(|s| s.method).collect();
+    sources.sort();
+    sources.dedup();
+    // bt checks its pieces; it is suspected only when nobody else had a part in the file.
+    if sources.len() > 1 {
+        sources.retain(|m| *m != Some(Method::Bt));
+    }
+    // First of all, whatever becomes of it: bytes that nobody vouches for must not be taken for present when the task is
+    // received again.
+    let mixed = node.store.is_mixed(plan.task.id, file).await?;
+    let suspect = mine.filter(|s| mixed || sources.contains(&s.method)).map(|s| s.span.range()).collect::<Vec<_>>();
+    assembly.reset(file, &suspect).await?;
+    if (mixed || sources.len() > 1)
+        && let Some(by) = who_brings_anew(node, plan, file, &sources).await?
+    {
+        node.store.fetch_anew(plan.task.id, file, by).await?;
+        let text = format!("file {}: wrong SHA-1, and several had a part in it: {by} brings it anew", assembly.path_of(file));
+        node.event(Level::Warn, "fetched anew", plan.task.name.as_str(), &text).await;
+        return Ok(Next::Another);
+    }
+    for source in sources {
+        let name = source.map_or("the library", Method::as_str);
+        let message = format!("file {}: wrong SHA-1 from {name}", assembly.path_of(file));
+        if let Some(method) = source
+            && successors(node, plan, &[file], source).await?.is_err()
+            && fetch_again(node, plan, assembly, file, method, &message).await?
+        {
+            return Ok(Next::Again);
+        }
+        if source.is_none() {
+            forget_source(node, assembly, file).await?;
+        }
+        if !hand_over(node, plan, &[file], source, &message).await? {
+            return Ok(Next::Nobody(Lost { from: source, error: format!("{message}, and no other method has it") }));
+        }
+    }
+    node.store.forget_mixed(plan.task.id, file).await?;
+    Ok(Next::Another)
 }
 
 /// The library's copy of a file is not what its row said: neither this task nor another one uses it again.

@@ -39,8 +39,9 @@ pub struct Sharing {
     common: Vec<Vec<(i64, u32)>>,
     /// Tasks whose files may have come into the library.
     pub look: HashSet<i64>,
-    /// What was told: who waits for whom.
+    /// What was told: who waits for whom, and who has nobody else left.
     told: HashSet<(i64, i64)>,
+    hopes: HashSet<(i64, i64)>,
 }
 
 impl Sharing {
@@ -63,6 +64,7 @@ impl Sharing {
         self.common = by_content.into_values().filter(|list| list.len() > 1).collect();
         self.common.sort_by_key(|list| list.first().copied()); // as they are fetched
         self.told.retain(|(a, b)| of.contains(a) && of.contains(b));
+        self.hopes.retain(|(a, b)| of.contains(a) && of.contains(b));
         self.of = of;
     }
 }
@@ -221,6 +223,54 @@ impl Conductor {
             }
         }
         self.tell(live, &waits).await;
+        self.hope(live, snaps, &receptions, &of_file, &refused).await
+    }
+
+    /// A leg that has failed for files that another reception is still to bring ends no task: they will be copied. It counts
+    /// as one that waits. Bringers may be between two tries, but not outside their window.
+    async fn hope(
+        &mut self,
+        live: &[TaskRow],
+        snaps: &mut [TaskSnap],
+        receptions: &BTreeMap<i64, Arc<Assembly>>,
+        of_file: &HashMap<(i64, u32), Vec<SpanRow>>,
+        refused: &HashSet<(i64, u32)>,
+    ) -> Result<(), Fault> {
+        let works = |l: &&LegSnap| l.open && matches!(l.state, LegState::Waiting | LegState::Running);
+        let working: HashSet<(i64, Method)> =
+            snaps.iter().flat_map(|t| t.legs.iter().filter(works).map(|l| (t.id, l.method))).collect();
+        let failed = |t: &TaskSnap| t.legs.iter().any(|l| l.state == LegState::Failed);
+        let lost: HashSet<i64> = snaps.iter().filter(|t| failed(t)).map(|t| t.id).collect();
+        let brings = |(task, file): (i64, u32)| {
+            let Some(assembly) = receptions.get(&task) else { return false };
+            let list = of_file.get(&(task, file)).map(Vec::as_slice).unwrap_or_default();
+            let mut lacks = list.iter().filter(|s| !assembly.has_all(std::iter::once(&s.span)));
+            assembly.verdict(file) == Verdict::Verified
+                || (!lost.contains(&task) && lacks.all(|s| s.method.is_none_or(|m| working.contains(&(task, m)))))
+        };
+        for t in snaps.iter_mut().filter(|t| lost.contains(&t.id)) {
+            let Some(assembly) = receptions.get(&t.id) else { continue };
+            let refusals = self.node.store.refusals(t.id).await?;
+            for l in t.legs.iter_mut().filter(|l| l.state == LegState::Failed) {
+                let lacks = |file: u32| {
+                    let mut list = of_file.get(&(t.id, file)).into_iter().flatten();
+                    list.any(|s| s.method == Some(l.method) && !assembly.has_all(std::iter::once(&s.span)))
+                };
+                let other = |file: u32| {
+                    let mut same = self.sharing.common.iter().filter(|list| list.contains(&(t.id, file))).flatten();
+                    let by = same.find(|c| c.0 != t.id && brings(**c)).map(|c| c.0);
+                    by.filter(|_| !refused.contains(&(t.id, file)))
+                };
+                let failed_on = refusals.iter().filter(|(n, m, _)| *m == Some(l.method) && lacks(*n)).map(|r| r.0);
+                let by: Vec<i64> = failed_on.map(other).collect::<Option<_>>().unwrap_or_default();
+                l.held = !by.is_empty();
+                if let Some(by) = by.first().filter(|by| self.sharing.hopes.insert((t.id, **by))) {
+                    let name = |id| live.iter().find(|row| row.id == id).map_or("", |row| row.name.as_str());
+                    let text = format!("{}; {} brings the same, it will be copied", l.error, name(*by));
+                    self.node.event(Level::Warn, "waits", name(t.id), &text).await;
+                }
+            }
+        }
         Ok(())
     }
 

@@ -10,7 +10,6 @@ use crate::store::tasks::TaskRow;
 use crate::views;
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Between two looks for what cancelled tasks left.
@@ -58,7 +57,6 @@ impl Conductor {
 
     /// Removes staging directories that belong to no task. What cannot be looked up stays.
     pub(super) async fn clean_staging(&mut self) {
-        let unbelieved = self.seeds.unbelieved_ms(&Arc::clone(&self.node)).await;
         let Ok(entries) = std::fs::read_dir(self.node.staging_root()) else { return };
         let cacher = self.node.config.current().servertype == NodeType::Cacher;
         for entry in entries.flatten() {
@@ -75,9 +73,7 @@ impl Conductor {
             let is_over = |t: &TaskRow| match t.state {
                 TaskState::History | TaskState::Downloaded => true,
                 // What a cacher could not complete goes when its seed would have ended.
-                TaskState::DownloadError if cacher => {
-                    t.seed_until.is_some_and(|end| end.saturating_add(unbelieved) <= self.node.clock.now_ms())
-                }
+                TaskState::DownloadError if cacher => t.seed_until.is_some_and(|end| end <= self.node.clock.now_ms()),
                 _ => false,
             };
             if row.as_ref().is_some_and(|t| !is_over(t)) {

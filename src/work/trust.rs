@@ -2,6 +2,7 @@
 //! right.
 
 use super::Node;
+use crate::error::Fault;
 use crate::store::events::Level;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -17,8 +18,6 @@ const PIECE_MS: i64 = 3600 * 1000;
 pub struct Trust {
     /// A jump ahead by more than this is not believed at first (milliseconds).
     jump_ms: i64,
-    /// When it was believed last, and what it showed.
-    last: Option<(Instant, i64)>,
     pieces: VecDeque<Piece>,
 }
 
@@ -32,14 +31,13 @@ struct Piece {
 
 impl Trust {
     pub fn new(jump: Duration) -> Self {
-        Self { jump_ms: i64::try_from(jump.as_millis()).unwrap_or(i64::MAX), last: None, pieces: VecDeque::new() }
+        Self { jump_ms: i64::try_from(jump.as_millis()).unwrap_or(i64::MAX), pieces: VecDeque::new() }
     }
 
     /// At a start: what the clock showed when it was believed last, before it. Whoever was off for longer than a day, or
     /// starts with a wrong clock, is not believed at first: the two look the same.
     pub fn start(&mut self, seen_at: Option<i64>, now_ms: i64, at: Instant) {
         let Some(seen) = seen_at.filter(|seen| now_ms.saturating_sub(*seen) > STAY_MS) else { return };
-        self.last = Some((at, seen));
         self.pieces.push_back(Piece { from: at, to: at, least: seen });
     }
 
@@ -49,7 +47,6 @@ impl Trust {
         if self.pieces.iter().any(|p| shown(p).saturating_sub(p.least) > self.jump_ms) {
             return false;
         }
-        self.last = Some((at, now_ms));
         match self.pieces.back_mut().filter(|p| since(p.from, at) < PIECE_MS) {
             Some(p) => {
                 p.least = p.least.min(shown(p));
@@ -59,64 +56,77 @@ impl Trust {
         }
         true
     }
-
-    /// What the clock would show without the jump that is not believed.
-    pub fn time(&mut self, now_ms: i64, at: Instant) -> i64 {
-        if self.believes(now_ms, at) {
-            return now_ms;
-        }
-        self.last.map_or(now_ms, |(then, shown)| shown.saturating_add(since(then, at)))
-    }
 }
 
-/// A clock that jumps ahead by more than this ends no seed at first.
-const SEED_JUMP: Duration = Duration::from_secs(600);
+/// A clock that is set by more than this, at once or little by little, changes no seed time.
+const SEED_STEP: Duration = Duration::from_secs(600);
 
 /// The clock by which seed times end. A cacher deletes its data then, and receivers are told that a sender has finished.
+///
+/// What was promised is a time to last, and `tasks.seed_until` is its end by the clock on the wall. So when that clock is
+/// set, whichever of the two is right, the ends of the seeds are moved with it.
 pub struct SeedClock {
     trust: Trust,
-    doubted: bool,
     noted: Option<Instant>,
+    /// What the clock showed when it was set last, and when that was.
+    set: Option<(Instant, i64)>,
+    looked: Option<Instant>,
 }
 
 impl Default for SeedClock {
     fn default() -> Self {
-        Self { trust: Trust::new(SEED_JUMP), doubted: false, noted: None }
+        Self { trust: Trust::new(SEED_STEP), noted: None, set: None, looked: None }
     }
 }
 
-/// Between two notes of the time that is believed.
+/// Between two notes of the time.
 const NOTE: Duration = Duration::from_secs(60);
 
 impl SeedClock {
-    pub fn start(&mut self, seen_at: Option<i64>, now_ms: i64) {
-        self.trust.start(seen_at, now_ms, Instant::now());
-    }
-
-    /// By how much the clock is ahead of what is believed (milliseconds).
-    pub async fn unbelieved_ms(&mut self, node: &Node) -> i64 {
-        let now = node.clock.now_ms();
-        let ahead = now.saturating_sub(self.trust.time(now, Instant::now()));
-        if (ahead > 0) != self.doubted {
-            self.doubted = ahead > 0;
-            let text = match self.doubted {
+    /// To be called before anything is decided by a seed time.
+    pub async fn look(&mut self, node: &Node) -> Result<(), Fault> {
+        let (now, at) = (node.clock.now_ms(), Instant::now());
+        let by = match self.set {
+            Some((then, shown)) => now.saturating_sub(shown).saturating_sub(since(then, at)),
+            None => {
+                self.trust.start(node.store.seen_at().await?, now, at);
+                node.store.clock_at().await?.map_or(0, |last| step_at_start(last, now))
+            }
+        };
+        let limit = i64::try_from(SEED_STEP.as_millis()).unwrap_or(i64::MAX);
+        if by.saturating_abs() > limit {
+            let fresh = self.looked.map_or(0, |then| since(then, at));
+            node.store.shift_seed_times(by, fresh, now).await?;
+            let text = match by > 0 {
                 true => format!(
-                    "the clock has jumped ahead by {} minutes, or the service was stopped for so long: no seed time ends by that, \
-                     and nothing old is deleted, for a day",
-                    ahead / 60_000
+                    "the clock has jumped ahead by {} minutes, or the service was stopped for so long: seed times end so much later, \
+                     and nothing old is deleted for a day",
+                    by / 60_000
                 ),
-                false => "the clock is believed again".to_owned(),
+                false => format!("the clock was set back by {} minutes: seed times end so much earlier", -(by / 60_000)),
             };
             node.event(Level::Warn, "clock", "", &text).await;
         }
-        if ahead == 0 && self.noted.is_none_or(|at| at.elapsed() >= NOTE) {
-            self.noted = Some(Instant::now());
-            if let Err(fault) = node.store.note_seen_at(now).await {
+        if by.saturating_abs() > limit || self.set.is_none() {
+            self.set = Some((at, now));
+        }
+        self.looked = Some(at);
+        let believed = self.trust.believes(now, at);
+        if self.noted.is_none_or(|noted| noted.elapsed() >= NOTE) {
+            self.noted = Some(at);
+            if let Err(fault) = node.store.note_clock(now, believed).await {
                 tracing::warn!(%fault, "cannot note the time");
             }
         }
-        ahead
+        Ok(())
     }
+}
+
+/// By how much the clock was set while the service was not running. It may have been off for a day; for longer, or with a
+/// clock that went back, nobody can tell, and the seeds go on as if it had not been off.
+fn step_at_start(last: i64, now: i64) -> i64 {
+    let passed = now.saturating_sub(last);
+    if (0..=STAY_MS).contains(&passed) { 0 } else { passed }
 }
 
 fn since(then: Instant, at: Instant) -> i64 {
@@ -154,7 +164,6 @@ mod tests {
             let mut trust = Trust::new(jump);
             trust.start(seen, now, start);
             assert_eq!(trust.believes(now, start), believed, "{seen:?} {now}");
-            assert_eq!(trust.time(now, start), if believed { now } else { 5 });
             assert!(trust.believes(now + DAY, hours(24)), "and after a day in any case");
         }
     }
@@ -177,23 +186,12 @@ mod tests {
         assert!(!trust.believes(26 * HOUR, hours(26)));
     }
 
-    /// What the clock shows at each hour, and what is believed to be the time.
     #[test]
-    fn time_goes_on_while_a_jump_is_not_believed() {
-        let (mut trust, start) = (Trust::new(Duration::from_secs(600)), Instant::now());
-        let table = [
-            (0, 0, 0),
-            (1, HOUR, HOUR),
-            (2, 2 * HOUR + DAY, 2 * HOUR),
-            (20, 20 * HOUR + DAY, 20 * HOUR),
-            (21, 21 * HOUR + 5 * 60_000, 21 * HOUR + 5 * 60_000), // set right, but for what clocks drift
-            (22, 22 * HOUR + DAY, 22 * HOUR + 5 * 60_000),
-            (46, 46 * HOUR + DAY, 46 * HOUR + DAY), // it has stayed so for a day
-            (47, -DAY, -DAY),
-            (48, -DAY + HOUR, -DAY + HOUR),
-        ];
-        for (hour, shows, time) in table {
-            assert_eq!(trust.time(shows, start + Duration::from_secs(hour * 3600)), time, "hour {hour}");
+    fn who_was_off_for_long_goes_on_as_if_he_was_not() {
+        for (last, now, step) in
+            [(DAY, DAY, 0), (DAY, 2 * DAY, 0), (DAY, 2 * DAY + 1, DAY + 1), (DAY, DAY - 1, -1), (400 * DAY, DAY, -399 * DAY)]
+        {
+            assert_eq!(step_at_start(last, now), step, "{last} {now}");
         }
     }
 }

@@ -275,7 +275,7 @@ CREATE TABLE node (
     receiverstoreplan TEXT NOT NULL,
     since             INTEGER NOT NULL,             -- milliseconds since the epoch
     seen_at           INTEGER NOT NULL DEFAULT 0    -- the last time that the service believed, likewise
-) STRICT;
+, clock_at INTEGER NOT NULL DEFAULT 0) STRICT;
 CREATE TABLE outlooks (
     task_id      INTEGER PRIMARY KEY REFERENCES tasks (id) ON DELETE CASCADE,
     expected_at  INTEGER,                            -- when it will be done; NULL: unknown, or never

@@ -13,6 +13,7 @@
 mod api;
 mod clock;
 mod disk;
+mod gate;
 mod link;
 mod meter;
 mod node;
@@ -24,6 +25,8 @@ pub use api::{Progress, Reply};
 pub use clock::{WallClock, seconds, watch_until};
 #[allow(unused_imports)]
 pub use disk::Small;
+#[allow(unused_imports)]
+pub use gate::Gate;
 #[allow(unused_imports)]
 pub use link::{Line, Link};
 #[allow(unused_imports)]

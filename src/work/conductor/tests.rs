@@ -250,6 +250,90 @@ async fn what_another_reception_brings_is_copied() {
     assert_eq!(f.node.store.refusals(second.id).await.unwrap(), []);
 }
 
+/// A reception has nobody left for a file that another one is to bring: it does not end before that one has had its turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_nobody_left_waits_for_another_reception() {
+    // What becomes of the one that brings.
+    for ends in ["brings it", "fails too", "is closed", "is between two tries"] {
+        let f = Fixture::start().await;
+        let files = [given("a.mxf", Method::Cdn), given("b.mxf", Method::Cdn)];
+        let first = f.receive(&files, false).await;
+        let mut other = f.new_task(&files[..1], false);
+        other.name = crate::model::ids::TaskName::parse("other.task.json").unwrap();
+        other.store_path = f.dir.path().join("dcp/Other");
+        if ends == "is closed" {
+            let now = f.node.clock.now();
+            let at = |h| (now + chrono::TimeDelta::hours(h)).format("%H:%M").to_string();
+            other.policy = crate::model::task::Policy::Priortime;
+            other.schedules = vec![(Method::Cdn, format!("{}-{}", at(3), at(5)))];
+        }
+        let second = f.node.store.accept_task(&other, NOW).await.unwrap();
+        assert!(f.node.store.move_task(second, TaskState::Queues, TaskState::Downloading, "", NOW).await.unwrap());
+        let second = f.node.store.task(second).await.unwrap().unwrap();
+        let mut c = Conductor::new(Arc::clone(&f.node));
+        for row in [&first, &second] {
+            c.open_assembly(row).await.unwrap();
+        }
+        c.find_copies().await.unwrap();
+        f.node.store.refuse_file(first.id, 0, Some(Method::Cdn), "404", NOW).await.unwrap();
+        crate::work::repair::fail_leg(&f.node, first.id, Method::Cdn, "cdn: file a.mxf: 404").await.unwrap();
+        match ends {
+            "fails too" => crate::work::repair::fail_leg(&f.node, second.id, Method::Cdn, "cdn: 404").await.unwrap(),
+            "is between two tries" => {
+                let later = Some(NOW + 5000);
+                f.node.store.set_leg(second.id, Method::Cdn, LegState::Waiting, "cdn: away", 1, later).await.unwrap();
+            }
+            _ => {}
+        }
+        let actions = decide(&c.snapshot().await.unwrap());
+        let over = actions.iter().any(|a| matches!(a, Action::Move { task, .. } if *task == first.id));
+        assert_eq!(over, ["fails too", "is closed"].contains(&ends), "{ends}: {actions:?}");
+        if ends != "brings it" {
+            continue;
+        }
+        assert_eq!(actions, [Action::StartLeg { task: second.id, method: Method::Cdn }]);
+        put(&c, second.id, 0, &files[0].bytes).await;
+        crate::work::fixture::until("the second is verified", || c.assemblies[&second.id].verified()).await;
+        c.find_copies().await.unwrap();
+        assert_eq!(f.legs(first.id).await, "cdn waiting 500", "it tries the rest");
+        let actions = decide(&c.snapshot().await.unwrap());
+        assert!(actions.contains(&Action::CopyLocal { task: first.id }), "{actions:?}");
+        assert!(actions.contains(&Action::StartLeg { task: first.id, method: Method::Cdn }), "{actions:?}");
+    }
+}
+
+/// Seen only when the package is to get its name: a file is gone. That is told as at any other time, and mended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_goes_at_the_very_end_is_told_and_fetched_again() {
+    let f = Fixture::start().await;
+    let files = [given("a.mxf", Method::Cdn), given("b.mxf", Method::Cdn)];
+    let row = f.receive(&files, false).await;
+    let mut c = Conductor::new(Arc::clone(&f.node));
+    c.open_assembly(&row).await.unwrap();
+    for (n, file) in (0..).zip(&files) {
+        put(&c, row.id, n, &file.bytes).await;
+    }
+    f.node.store.set_leg(row.id, Method::Cdn, LegState::Done, "", 0, None).await.unwrap();
+    crate::work::fixture::until("it is verified", || c.assemblies[&row.id].verified()).await;
+    let staged = c.assemblies[&row.id].staged(1);
+    std::fs::remove_file(&staged).unwrap();
+    std::fs::create_dir(&staged).unwrap();
+    std::fs::write(staged.join("note"), "theirs").unwrap();
+    assert_eq!(decide(&c.snapshot().await.unwrap()), [Action::Finish { task: row.id }]);
+    c.finish(row.id).await.unwrap();
+    let report = c.inbox.recv().await.unwrap();
+    c.handle(report).await;
+    let told = f.node.store.events_after(&Default::default(), 0, 10).await.unwrap();
+    let told: Vec<_> = told.iter().filter(|e| e.kind == "staging").map(|e| e.text.as_str()).collect();
+    assert!(told[0].contains("b.mxf") && told[0].contains("aside"), "{told:?}");
+    assert!(told[1].contains("(b.mxf)") && told[1].contains("1 staged files were removed"), "{told:?}");
+    // By itself, and that file alone.
+    c.look_after_assemblies().await.unwrap();
+    assert_eq!(decide(&c.snapshot().await.unwrap()), [Action::StartLeg { task: row.id, method: Method::Cdn }]);
+    assert!(c.assemblies[&row.id].has_all(std::iter::once(&Span { file: 0, offset: 0, len: 500 })));
+    assert!(!row.store_path.exists());
+}
+
 /// A method that waits for another reception's file has nothing to do meanwhile: it helps.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_for_another_reception_helps() {

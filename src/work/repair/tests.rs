@@ -117,20 +117,34 @@ async fn a_stale_library_file_is_copied_once_and_forgotten() {
     assembly.close().await.unwrap();
 }
 
-/// When nobody has the right bytes the wrong ones are dropped all the same: received again, the task fetches anew.
+/// When nobody has the right bytes the wrong ones are dropped all the same. They are fetched once more, over a restart, and not
+/// a third time, unless the task is received again.
 #[tokio::test(flavor = "multi_thread")]
-async fn wrong_bytes_are_dropped_even_when_nobody_is_left() {
+async fn wrong_bytes_are_fetched_once_more_when_nobody_is_left() {
     let f = Fixture::start().await;
-    let task = f.receive(&[given("a.mxf", Method::Cdn)], false).await;
-    let assembly = Assembly::open(task.id, &f.node.staging(&task), &f.node.store, f.node.nudge.clone()).await.unwrap();
-    assembly.write_at(0, 0, &[9; 500]).unwrap();
-    assembly.commit(0, 0..500);
-    until("the file is found wrong", || assembly.verdict(0) == FileVerdict::Wrong).await;
-    let plan = f.plan(task.id).await;
-    let error = repair_wrong_files(&f.node, &plan, &assembly).await.unwrap().unwrap();
-    assert!(error.contains("a.mxf") && error.contains("cdn"), "{error}");
-    assembly.close().await.unwrap();
-    assert!(f.node.store.task_files(task.id).await.unwrap()[0].have.is_empty());
+    let given = [given("a.mxf", Method::Cdn)];
+    let task = f.receive(&given, false).await;
+    for (round, lost) in [false, true, false, true].into_iter().enumerate() {
+        if round == 2 {
+            f.node.store.resume_task(task.id, &f.new_task(&given, false), NOW).await.unwrap();
+        }
+        let assembly = Assembly::open(task.id, &f.node.staging(&task), &f.node.store, f.node.nudge.clone()).await.unwrap();
+        f.node.store.set_leg(task.id, Method::Cdn, LegState::Done, "", 0, None).await.unwrap();
+        let got = wrong_again(&f, task.id, &assembly).await;
+        assembly.close().await.unwrap();
+        assert!(f.node.store.task_files(task.id).await.unwrap()[0].have.is_empty());
+        let leg = f.node.store.legs(task.id).await.unwrap().remove(0);
+        if lost {
+            let error = got.unwrap_err();
+            assert!(error.contains("a.mxf") && error.contains("cdn"), "{error}");
+            assert_eq!(leg.tries, 0);
+        } else {
+            assert_eq!(got.as_deref(), Ok("cdn"), "round {round}");
+            assert!(leg.error.contains("a.mxf"), "{}", leg.error);
+            assert_eq!((leg.state, leg.tries), (LegState::Waiting, 1), "it counts as a try");
+            assert_eq!(f.node.store.refusals(task.id).await.unwrap(), []);
+        }
+    }
 }
 
 /// Fills a file with wrong bytes and has it repaired; gives who has to bring it then.
@@ -141,12 +155,12 @@ async fn wrong_again(f: &Fixture, task: i64, assembly: &std::sync::Arc<Assembly>
         assembly.commit(0, r);
     }
     until("the file is found wrong", || assembly.verdict(0) == FileVerdict::Wrong).await;
-    let error = repair_wrong_files(&f.node, &f.plan(task).await, assembly).await.unwrap();
+    let lost = repair_wrong_files(&f.node, &f.plan(task).await, assembly).await.unwrap().lost;
     let spans = f.node.store.task_spans(task).await.unwrap();
     let who: Vec<_> = spans.iter().map(|s| s.method.map_or("local", Method::as_str)).collect();
     let lacks = assembly.missing(&crate::model::span::Span { file: 0, offset: 0, len: 500 }) == [0..500];
-    match error {
-        Some(error) => Err(error),
+    match lost {
+        Some(lost) => Err(lost.error),
         None => Ok(format!("{}{}", who.join(" "), if lacks { "" } else { ", not all" })),
     }
 }
@@ -179,11 +193,33 @@ async fn nobody_is_refused_for_what_another_one_may_have_brought() {
         for want in then {
             assert_eq!(wrong_again(&f, task.id, &assembly).await.as_deref(), Ok(*want), "row {n}");
         }
+        // bt has it back, and it is whole then.
+        if from != Method::Bt {
+            assert_eq!(wrong_again(&f, task.id, &assembly).await.as_deref(), Ok(then[then.len() - 1]), "row {n}, once more");
+        }
         let error = wrong_again(&f, task.id, &assembly).await;
         let last = |e: &String| e.contains("no other method has it");
         assert!(error.as_ref().is_err_and(last) || (from == Method::Bt && error == Ok("bt".into())), "row {n}: {error:?}");
         assembly.close().await.unwrap();
     }
+}
+
+/// A file of two methods, and no third one: at last all of it is fetched once more, whoever brought which part.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_two_methods_is_fetched_once_more_as_a_whole() {
+    let f = Fixture::start().await;
+    let whole = crate::model::span::Span { file: 0, offset: 0, len: 500 };
+    let task = f.receive(&[given("a.mxf", Method::Bt)], false).await;
+    let assembly = Assembly::open(task.id, &f.node.staging(&task), &f.node.store, f.node.nudge.clone()).await.unwrap();
+    assert!(f.node.store.give_spans(task.id, Method::Bt, Method::Cdn, &[(whole, 200)]).await.unwrap());
+    f.node.store.refuse_file(task.id, 0, Some(Method::Bt), "no peers", NOW).await.unwrap();
+    for method in [Method::Bt, Method::Cdn] {
+        f.node.store.set_leg(task.id, method, LegState::Done, "", 0, None).await.unwrap();
+    }
+    assert_eq!(wrong_again(&f, task.id, &assembly).await.as_deref(), Ok("bt cdn"), "all of it");
+    assert_eq!(f.legs(task.id).await, "bt waiting 200, cdn waiting 300");
+    assert!(wrong_again(&f, task.id, &assembly).await.is_err());
+    assembly.close().await.unwrap();
 }
 
 /// bt has back what the CDN had brought in part: of such a file bt's part is in doubt, too.
@@ -216,6 +252,7 @@ async fn who_takes_over_a_part_is_not_refused_for_all() {
     assert!(hand_over(&f.node, &f.plan(task.id).await, &[0], Some(Method::Obs), "404").await.unwrap());
     assert_eq!(wrong_again(&f, task.id, &assembly).await.as_deref(), Ok("cdn"));
     assert_eq!(f.node.store.refusals(task.id).await.unwrap().len(), 1, "the bucket alone");
+    assert_eq!(wrong_again(&f, task.id, &assembly).await.as_deref(), Ok("cdn"), "once more");
     assert!(wrong_again(&f, task.id, &assembly).await.is_err(), "now it is known whose bytes are wrong");
     assembly.close().await.unwrap();
 }
