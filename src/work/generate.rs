@@ -3,8 +3,8 @@
 //! The piece hashes and digests of an unchanged package come from the database, so that another allocation of it needs
 //! at most one piece read again. One job at a time: hashing uses all cores by itself.
 
-use super::Node;
 use super::conductor::{Conductor, Report};
+use super::{Node, patiently};
 use crate::config::Config;
 use crate::error::{Fault, io_fault};
 use crate::model::endpoint::ObsStore;
@@ -32,8 +32,6 @@ use std::time::Duration;
 
 /// Between two progress rows of a running job.
 const PROGRESS: Duration = Duration::from_millis(500);
-/// Until results that could not be written are written again.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A job at work.
 pub struct Job {
@@ -154,19 +152,6 @@ fn fault_text(fault: &Fault) -> String {
     }
 }
 
-/// Hours of hashing are not thrown away because somebody holds the database for a while, or its disk is full.
-async fn patiently<T, F: Future<Output = Result<T, Fault>>>(progress: &PassProgress, call: impl Fn() -> F) -> Result<T, Fault> {
-    loop {
-        match call().await {
-            Err(fault) if fault.is_transient() && !progress.cancel.load(Ordering::Relaxed) => {
-                tracing::warn!(%fault, "gentask cannot write its results now; trying again");
-                tokio::time::sleep(PATIENCE).await;
-            }
-            end => return end,
-        }
-    }
-}
-
 async fn generate(
     node: Arc<Node>,
     row: GenerationRow,
@@ -176,9 +161,9 @@ async fn generate(
     let order = GenerationOrder::from_json(&row.request).ok_or_else(|| Fault::local("the stored request cannot be read"))?;
     let config = node.config.current();
     if order.deloldtorrent {
-        patiently(&progress, || node.store.forget_torrent(&order.dcppath)).await?;
+        patiently(&progress.cancel, || node.store.forget_torrent(&order.dcppath)).await?;
     }
-    let cached = patiently(&progress, || node.store.torrent(&order.dcppath)).await?;
+    let cached = patiently(&progress.cancel, || node.store.torrent(&order.dcppath)).await?;
     let now = node.clock.now();
     let started = std::time::Instant::now();
     let (dcppath, pass) = (order.dcppath.clone(), Arc::clone(&progress));
@@ -189,7 +174,7 @@ async fn generate(
         blocking(move || check(&root, &h)).await?
     };
     if fresh {
-        patiently(&progress, || remember(&node, &order, &hashed, verdict.clone())).await?;
+        patiently(&progress.cancel, || remember(&node, &order, &hashed, verdict.clone())).await?;
     }
     let gentime = now.format("%Y-%m-%d %H:%M:%S").to_string();
     let h = Arc::clone(&hashed);

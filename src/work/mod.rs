@@ -50,6 +50,8 @@ use crate::transport::limit::Limiter;
 use crate::views::TaskDirs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// What all workers of a process share.
@@ -121,5 +123,22 @@ impl Node {
     /// Writes the task's file into the directory of its state.
     pub async fn export(&self, task: &TaskRow) -> Result<(), Fault> {
         crate::views::export_task(&self.store, &self.dirs, task).await
+    }
+}
+
+/// Until results that could not be written are written again.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Repeats a call while its fault may pass: hours of hashing are not thrown away because somebody holds the database for a
+/// while, or its disk is full.
+async fn patiently<T, F: Future<Output = Result<T, Fault>>>(give_up: &AtomicBool, call: impl Fn() -> F) -> Result<T, Fault> {
+    loop {
+        match call().await {
+            Err(fault) if fault.is_transient() && !give_up.load(Ordering::Relaxed) => {
+                tracing::warn!(%fault, "results cannot be written now; trying again");
+                tokio::time::sleep(PATIENCE).await;
+            }
+            end => return end,
+        }
     }
 }
