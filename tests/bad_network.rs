@@ -56,9 +56,7 @@ async fn http_over_a_bad_line() {
     let store = Link::to(bucket.addr);
     let cdn = edge(&mut world);
     for node in [&mut world.sender, &mut world.receiver] {
-        node.set_all(&json!({
-            "obsendpoint": format!("s3+http://{}", store.addr), "obsak": bucket::AK, "obssk": bucket::SK,
-        }));
+        node.set_all(&bucket::keys(store.addr));
     }
     // A line that is down for seconds is no reason to give up.
     world.receiver.set_all(&json!({"retries": 60, "obsrate": "3M", "cdnrate": "3M"}));
@@ -230,9 +228,7 @@ async fn a_slow_bucket_is_helped() {
     let bucket = Bucket::start(&world.dir.path().join("bucket")).await;
     let store = Link::to(bucket.addr);
     for node in [&mut world.sender, &mut world.receiver] {
-        node.set_all(&json!({
-            "obsendpoint": format!("s3+http://{}", store.addr), "obsak": bucket::AK, "obssk": bucket::SK,
-        }));
+        node.set_all(&bucket::keys(store.addr));
     }
     world.receiver.set_all(&json!({"retries": 5, "retrydelay": 300, "cdnrate": "3M"}));
     let package = world.package("film", 40, 1);

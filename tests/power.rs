@@ -1,17 +1,16 @@
 //! Power cuts: kills at the commit points, disks that lose what was not synced, many kills in one delivery, and what a
 //! start costs. After every start everything goes on by itself, and nothing that was accepted is lost.
 
+mod bucket;
 #[path = "power/disk.rs"]
 mod disk;
-#[path = "power/links.rs"]
-mod links;
 #[path = "power/points.rs"]
 mod points;
 mod world;
 
 use bft2::package::sample::PackageSummary;
+use bucket::Bucket;
 use disk::Disk;
-use links::{Link, Objects};
 use points::{Points, chosen, leftovers};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use serde_json::json;
@@ -19,7 +18,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-use world::{Node, PATIENCE, SUBDIR, World, entries, free_ports, read_json, stamps, task_name, tree, until};
+use world::{Line, Link, Node, PATIENCE, SUBDIR, World, entries, free_ports, read_json, stamps, task_name, tree, until};
 
 const MIB: u64 = 1 << 20;
 
@@ -355,23 +354,23 @@ async fn twenty_kills_in_one_delivery_repeat_little() {
     const KILLS: u64 = 20;
     const RATE: u64 = 150 << 10;
     let mut world = World::new();
-    let objects = Objects::start(&world.objects()).await;
-    let links = [Link::to(world.sender.bt, RATE).await, Link::to(objects.at, RATE).await, Link::to(world.web, RATE).await];
+    let objects = Bucket::start(&world.objects()).await;
+    let links = [world.sender.bt, objects.addr, world.web].map(|server| Link::slow(server, RATE));
     let [bt, obs, cdn] = &links;
     let [nobody] = free_ports();
     for node in [&mut world.sender, &mut world.receiver] {
-        node.set_all(&Objects::keys(obs));
+        node.set_all(&bucket::keys(obs.addr));
         node.set_all(&json!({
-            "tracker": format!("http://{nobody}/announce"), "cdnurl": format!("http://{}", cdn.at), "btpeers": [], "retries": 60,
+            "tracker": format!("http://{nobody}/announce"), "cdnurl": format!("http://{}", cdn.addr), "btpeers": [], "retries": 60,
         }));
-        node.set("btpeers", json!([bt.at.to_string()]));
+        node.set("btpeers", json!([bt.addr.to_string()]));
     }
     world.sender.set("trackerlisten", "");
     let package = world.package("film", 250, 3);
     world.start().await;
     let task = task_name("film");
     let taskfile = world.publish("film", "1:1:1").await;
-    let before = links.each_ref().map(Link::carried);
+    let before = links.each_ref().map(Link::bytes);
     assert!(world.recv(&world.receiver, &taskfile).await.ok);
     let mut rng = StdRng::seed_from_u64(20);
     for kill in 1..=KILLS {
@@ -385,13 +384,13 @@ async fn twenty_kills_in_one_delivery_repeat_little() {
         world.receiver.kill();
         world.receiver.start().await;
     }
-    links.iter().for_each(|l| l.set_rate(1 << 30));
+    links.iter().for_each(|l| l.set(Line::Good));
     world.receiver.downloaded(&task).await;
     world.assert_delivered(&package);
     let mut twice = 0;
     for ((link, before), method) in links.iter().zip(before).zip(["bt", "obs", "cdn"]) {
         let own = world.receiver.number(&format!("select bytes_total from v_legs where method = '{method}'")).await;
-        let carried = link.carried() - before;
+        let carried = link.bytes() - before;
         eprintln!("{method}: {own} bytes, {carried} carried");
         twice += carried.saturating_sub(own);
     }
@@ -405,9 +404,9 @@ async fn twenty_kills_in_one_delivery_repeat_little() {
 #[tokio::test]
 async fn an_upload_is_finished_over_kills() {
     let mut world = World::new();
-    let objects = Objects::start(&world.objects()).await;
-    let line = Link::to(objects.at, 1 << 30).await;
-    world.sender.set_all(&Objects::keys(&line));
+    let objects = Bucket::start(&world.objects()).await;
+    let line = Link::to(objects.addr);
+    world.sender.set_all(&bucket::keys(line.addr));
     world.sender.set("obsrate", "12M");
     let package = world.package("film", 60, 1);
     world.sender.start().await;
@@ -424,7 +423,7 @@ async fn an_upload_is_finished_over_kills() {
     eprintln!("{} uploads begun, {} parts sent for {} bytes", line.begun(), line.parts(), package.bytes);
     let large = tree(&package.dir).values().filter(|(size, _)| *size > 8 << 20).count() as u64;
     assert!(line.begun() <= large, "{} uploads begun for {large} large files", line.begun());
-    world.receiver.set_all(&Objects::keys(&line));
+    world.receiver.set_all(&bucket::keys(line.addr));
     world.receiver.start().await;
     world.receive(&sent).await;
     world.assert_delivered(&package);

@@ -5,11 +5,17 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
+use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::Path;
 
 pub const AK: &str = "EXAMPLE-AK";
 pub const SK: &str = "EXAMPLE-SK";
+
+/// What a node's configuration needs to use a bucket at this address, or a line to one.
+pub fn keys(addr: SocketAddr) -> Value {
+    json!({"obsendpoint": format!("s3+http://{addr}"), "obsak": AK, "obssk": SK})
+}
 
 pub struct Bucket {
     pub addr: SocketAddr,

@@ -14,8 +14,8 @@ mod api;
 mod clock;
 mod disk;
 mod link;
-mod meter;
 mod node;
+mod ports;
 mod trees;
 
 #[allow(unused_imports)]
@@ -26,15 +26,14 @@ pub use clock::{WallClock, seconds, watch_until};
 pub use disk::Small;
 #[allow(unused_imports)]
 pub use link::{Line, Link};
-#[allow(unused_imports)]
-pub use meter::Meter;
 pub use node::Node;
+pub use ports::free_ports;
 #[allow(unused_imports)]
 pub use trees::{Tree, copy_tree, flip_byte, make_package, stamps, tree};
 
 use bft2::package::sample::PackageSummary;
 use serde_json::{Value, json};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -232,20 +231,4 @@ pub async fn until<T>(what: &str, seconds: u64, mut look: impl AsyncFnMut() -> O
         assert!(Instant::now() < deadline, "not within {seconds} s: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-}
-
-/// Ports that were free a moment ago, each once in this process.
-pub fn free_ports<const N: usize>() -> [SocketAddr; N] {
-    static GIVEN: std::sync::Mutex<Vec<u16>> = std::sync::Mutex::new(Vec::new());
-    std::array::from_fn(|_| {
-        loop {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-            let at = listener.local_addr().expect("address");
-            let mut given = GIVEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if !given.contains(&at.port()) {
-                given.push(at.port());
-                return at;
-            }
-        }
-    })
 }
