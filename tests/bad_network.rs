@@ -37,17 +37,6 @@ fn report(what: &str, size: u64, wire: u64, began: Instant) {
     eprintln!("{what}: {size} bytes, {wire} on the wire ({more:+.1} %), {:.1} s", began.elapsed().as_secs_f64());
 }
 
-/// These wait more than they work: all at once.
-#[tokio::test]
-async fn lines_that_take_patience() {
-    tokio::join!(
-        a_silent_line_is_noticed(),
-        a_seed_over_a_bad_line(),
-        what_a_seed_does_not_bring_comes_from_the_cdn(),
-        a_slow_bucket_is_helped(),
-    );
-}
-
 /// CDN and object storage over lines that are late, then break again and again, then are down for a while.
 #[tokio::test]
 async fn http_over_a_bad_line() {
@@ -95,6 +84,7 @@ async fn http_over_a_bad_line() {
 }
 
 /// A black hole: nothing breaks, nothing comes. It is noticed, and when the line is back the rest comes.
+#[tokio::test]
 async fn a_silent_line_is_noticed() {
     let mut world = World::new();
     let cdn = edge(&mut world);
@@ -141,6 +131,7 @@ async fn one_connection_that_crawls_holds_nobody_up() {
 }
 
 /// BitTorrent from a single seed: late, silent for a while, cut.
+#[tokio::test]
 async fn a_seed_over_a_bad_line() {
     let world = World::new();
     let link = Link::to(world.sender.bt);
@@ -201,6 +192,7 @@ async fn a_seed_that_falls_silent_holds_nobody_up() {
 }
 
 /// The seed is gone for good, with the usual patience of hours. What the CDN has brought by then is not all that it can do.
+#[tokio::test]
 async fn what_a_seed_does_not_bring_comes_from_the_cdn() {
     let world = World::new();
     let link = Link::to(world.sender.bt);
@@ -223,6 +215,7 @@ async fn what_a_seed_does_not_bring_comes_from_the_cdn() {
 }
 
 /// A bucket that brings next to nothing: its spans are cut, and the CDN brings the ends.
+#[tokio::test]
 async fn a_slow_bucket_is_helped() {
     let mut world = World::new();
     let bucket = Bucket::start(&world.dir.path().join("bucket")).await;

@@ -352,7 +352,7 @@ async fn a_sender_that_loses_unsynced_writes_keeps_what_it_accepted() {
 #[tokio::test]
 async fn twenty_kills_in_one_delivery_repeat_little() {
     const KILLS: u64 = 20;
-    const RATE: u64 = 150 << 10;
+    const RATE: u64 = 80 << 10;
     let mut world = World::new();
     let objects = Bucket::start(&world.objects()).await;
     let links = [world.sender.bt, objects.addr, world.web].map(|server| Link::slow(server, RATE));
@@ -366,7 +366,7 @@ async fn twenty_kills_in_one_delivery_repeat_little() {
         node.set("btpeers", json!([bt.addr.to_string()]));
     }
     world.sender.set("trackerlisten", "");
-    let package = world.package("film", 250, 3);
+    let package = world.package("film", 130, 3);
     world.start().await;
     let task = task_name("film");
     let taskfile = world.publish("film", "1:1:1").await;
@@ -378,7 +378,7 @@ async fn twenty_kills_in_one_delivery_repeat_little() {
         if kill % 4 == 0 {
             // Also long after the start.
             let before = world.receiver.number("select bytes_done from v_tasks").await;
-            let grown = async || (world.receiver.number("select bytes_done from v_tasks").await > before + MIB).then_some(());
+            let grown = async || (world.receiver.number("select bytes_done from v_tasks").await > before + MIB / 2).then_some(());
             until("more is recorded", PATIENCE, grown).await;
         }
         world.receiver.kill();

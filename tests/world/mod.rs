@@ -29,7 +29,7 @@ pub use link::{Line, Link};
 pub use node::Node;
 pub use ports::free_ports;
 #[allow(unused_imports)]
-pub use trees::{Tree, copy_tree, flip_byte, make_package, stamps, tree};
+pub use trees::{Tree, copy_tree, flip_byte, make_package, stamps, tree, try_tree};
 
 use bft2::package::sample::PackageSummary;
 use serde_json::{Value, json};
