@@ -29,12 +29,13 @@ async fn is_sound(node: &Node) {
 
 /// The table of the library shows what lies in the store.
 async fn table_shows(node: &Node, package: &str, files: usize) {
+    until("the hash table shows the package", PATIENCE, async || shows(node, package, files).then_some(())).await;
+}
+
+fn shows(node: &Node, package: &str, files: usize) -> bool {
     let below = format!("{}/", node.store().join(package).display());
-    until("the hash table shows the package", PATIENCE, async || {
-        let table = std::fs::read_to_string(node.hashtable()).unwrap_or_default();
-        (table.lines().filter(|l| l.contains(&below)).count() == files).then_some(())
-    })
-    .await;
+    let table = std::fs::read_to_string(node.hashtable()).unwrap_or_default();
+    table.lines().filter(|l| l.contains(&below)).count() == files
 }
 
 /// What the task file says of the files is what lies in the store.
@@ -202,8 +203,9 @@ async fn a_receiver_is_killed_at_its_commit_points() {
             }
         }
         client.wait("progress", json!({"taskfile": task}), "downloaded", &["queues", "downloading"]).await;
-        // The last steps come after the state.
-        table_shows(client.node, "film", files).await;
+        // The last steps come after the state, and it may die in them.
+        let over = async || (client.node.is_dead() || shows(client.node, "film", files)).then_some(());
+        until("the hash table shows the package", PATIENCE, over).await;
         let died = client.died || points.revive(&mut world.receiver).await;
         points.disarm();
         world.assert_delivered(&package);
