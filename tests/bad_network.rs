@@ -38,17 +38,6 @@ fn report(what: &str, size: u64, wire: u64, began: Instant) {
     eprintln!("{what}: {size} bytes, {wire} on the wire ({more:+.1} %), {:.1} s", began.elapsed().as_secs_f64());
 }
 
-/// These wait more than they work: all at once.
-#[tokio::test]
-async fn lines_that_take_patience() {
-    tokio::join!(
-        a_silent_line_is_noticed(),
-        a_seed_over_a_bad_line(),
-        what_a_seed_does_not_bring_comes_from_the_cdn(),
-        a_slow_bucket_is_helped(),
-    );
-}
-
 /// CDN and object storage over lines that are late, then break again and again, then are down for a while.
 #[tokio::test]
 async fn http_over_a_bad_line() {
@@ -57,9 +46,7 @@ async fn http_over_a_bad_line() {
     let store = Link::to(bucket.addr);
     let cdn = edge(&mut world);
     for node in [&mut world.sender, &mut world.receiver] {
-        node.set_all(&json!({
-            "obsendpoint": format!("s3+http://{}", store.addr), "obsak": bucket::AK, "obssk": bucket::SK,
-        }));
+        node.set_all(&bucket::keys(store.addr));
     }
     // A line that is down for seconds is no reason to give up.
     world.receiver.set_all(&json!({"retries": 60, "obsrate": "3M", "cdnrate": "3M"}));
@@ -98,6 +85,7 @@ async fn http_over_a_bad_line() {
 }
 
 /// A black hole: nothing breaks, nothing comes. It is noticed, and when the line is back the rest comes.
+#[tokio::test]
 async fn a_silent_line_is_noticed() {
     let mut world = World::new();
     let cdn = edge(&mut world);
@@ -144,6 +132,7 @@ async fn one_connection_that_crawls_holds_nobody_up() {
 }
 
 /// BitTorrent from a single seed: late, silent for a while, cut.
+#[tokio::test]
 async fn a_seed_over_a_bad_line() {
     let world = World::new();
     let link = Link::to(world.sender.bt);
@@ -204,6 +193,7 @@ async fn a_seed_that_falls_silent_holds_nobody_up() {
 }
 
 /// The seed is gone for good, with the usual patience of hours. What the CDN has brought by then is not all that it can do.
+#[tokio::test]
 async fn what_a_seed_does_not_bring_comes_from_the_cdn() {
     let world = World::new();
     let link = Link::to(world.sender.bt);
@@ -226,14 +216,13 @@ async fn what_a_seed_does_not_bring_comes_from_the_cdn() {
 }
 
 /// A bucket that brings next to nothing: its spans are cut, and the CDN brings the ends.
+#[tokio::test]
 async fn a_slow_bucket_is_helped() {
     let mut world = World::new();
     let bucket = Bucket::start(&world.dir.path().join("bucket")).await;
     let store = Link::to(bucket.addr);
     for node in [&mut world.sender, &mut world.receiver] {
-        node.set_all(&json!({
-            "obsendpoint": format!("s3+http://{}", store.addr), "obsak": bucket::AK, "obssk": bucket::SK,
-        }));
+        node.set_all(&bucket::keys(store.addr));
     }
     world.receiver.set_all(&json!({"retries": 5, "retrydelay": 300, "cdnrate": "3M"}));
     let package = world.package("film", 40, 1);

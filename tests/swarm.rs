@@ -35,7 +35,7 @@ async fn accepted(world: &World, node: &Node, taskfile: &Path) {
 async fn a_swarm_relieves_its_centre() {
     let mut world = World::new();
     world.sender.set("btuprate", "1500K");
-    let package = world.package("film", 128, 2);
+    let package = world.package("film", 64, 2);
     world.sender.start().await;
     let mut cachers = more(&world, &world.cacher, 2);
     let mut receivers = more(&world, &world.receiver, 8);

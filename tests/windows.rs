@@ -10,7 +10,9 @@ use chrono::{DateTime, TimeDelta, TimeZone as _, Utc};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use world::{Meter, Node, PATIENCE, WallClock, World, file_name, free_ports, read_json, seconds, task_name, until, watch_until};
+use world::{
+    Line, Link, Node, PATIENCE, WallClock, World, file_name, free_ports, read_json, seconds, task_name, until, watch_until,
+};
 
 /// The limit for both: from an opening to the first byte, from a closing to silence.
 const LIMIT: f64 = 5.0;
@@ -24,9 +26,9 @@ fn utc(month: u32, day: u32, h: u32, m: u32) -> DateTime<Utc> {
 struct Network {
     world: World,
     clock: WallClock,
-    bt: Meter,
-    obs: Meter,
-    cdn: Meter,
+    bt: Link,
+    obs: Link,
+    cdn: Link,
 }
 
 impl Network {
@@ -38,7 +40,7 @@ impl Network {
         for node in [&mut world.sender, &mut world.receiver, &mut world.cacher] {
             clock.rule(node);
         }
-        let (bt, obs, cdn) = tokio::join!(Meter::before(world.sender.bt), Meter::before(world.web), Meter::before(world.web));
+        let [bt, obs, cdn] = [world.sender.bt, world.web, world.web].map(Link::to);
         let [nobody] = free_ports();
         world.sender.set_all(&json!({
             "btpeers": [bt.addr.to_string()], "tracker": format!("http://{nobody}/announce"), "splitfiles": false,
@@ -48,7 +50,7 @@ impl Network {
         Some(Self { world, clock, bt, obs, cdn })
     }
 
-    fn meters(&self) -> [(&'static str, &Meter); 3] {
+    fn meters(&self) -> [(&'static str, &Link); 3] {
         [("bt", &self.bt), ("obs", &self.obs), ("cdn", &self.cdn)]
     }
 
@@ -372,7 +374,7 @@ async fn retries_end_with_the_window_and_begin_with_the_next() {
     let Some(mut n) = Network::new("UTC", utc(6, 1, 12, 0)).await else { return };
     n.world.start().await;
     let task = n.recv(&n.publish("film", 4, "0:0:1", "priortime", ["18:00-05:00"; 3]).await).await;
-    n.cdn.refuse(true);
+    n.cdn.set(Line::Down);
     n.clock.set(utc(6, 1, 18, 0));
     until("a try has failed", PATIENCE, async || {
         (n.world.receiver.number("select tries from v_legs where role = 'receiver'").await > 0).then_some(())
@@ -385,7 +387,7 @@ async fn retries_end_with_the_window_and_begin_with_the_next() {
     assert_eq!(n.cdn.connections(), connections, "tries outside the window");
     let p = n.world.receiver.progress(&task).await;
     assert_eq!((p.status().as_str(), p.error().as_str()), ("downloading", ""));
-    n.cdn.refuse(false);
+    n.cdn.set(Line::Good);
     n.opens(utc(6, 2, 18, 0), &["cdn"]).await;
     n.world.receiver.downloaded(&task).await;
 }

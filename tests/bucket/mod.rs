@@ -6,12 +6,18 @@ use hyper_util::server::conn::auto::Builder;
 use s3s::auth::SimpleAuth;
 use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::service::S3ServiceBuilder;
+use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 pub const AK: &str = "EXAMPLE-AK";
 pub const SK: &str = "EXAMPLE-SK";
+
+/// What a node's configuration needs to use a bucket at this address, or a line to one.
+pub fn keys(addr: SocketAddr) -> Value {
+    json!({"obsendpoint": format!("s3+http://{addr}"), "obsak": AK, "obssk": SK})
+}
 
 pub struct Bucket {
     pub addr: SocketAddr,

@@ -15,8 +15,8 @@ mod clock;
 mod disk;
 mod gate;
 mod link;
-mod meter;
 mod node;
+mod ports;
 mod trees;
 
 #[allow(unused_imports)]
@@ -29,15 +29,14 @@ pub use disk::Small;
 pub use gate::Gate;
 #[allow(unused_imports)]
 pub use link::{Line, Link};
-#[allow(unused_imports)]
-pub use meter::Meter;
 pub use node::Node;
+pub use ports::free_ports;
 #[allow(unused_imports)]
-pub use trees::{Tree, copy_tree, flip_byte, make_package, stamps, tree};
+pub use trees::{Tree, copy_tree, flip_byte, make_package, stamps, tree, try_tree};
 
 use bft2::package::sample::PackageSummary;
 use serde_json::{Value, json};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -235,20 +234,4 @@ pub async fn until<T>(what: &str, seconds: u64, mut look: impl AsyncFnMut() -> O
         assert!(Instant::now() < deadline, "not within {seconds} s: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-}
-
-/// Ports that were free a moment ago, each once in this process. Below those that the kernel gives to outgoing connections:
-/// one of these could be taken before the node listens.
-pub fn free_ports<const N: usize>() -> [SocketAddr; N] {
-    static GIVEN: std::sync::Mutex<Vec<u16>> = std::sync::Mutex::new(Vec::new());
-    std::array::from_fn(|_| {
-        loop {
-            let at = SocketAddr::from((Ipv4Addr::LOCALHOST, rand::random_range(12_000..32_000)));
-            let mut given = GIVEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if !given.contains(&at.port()) && TcpListener::bind(at).is_ok() {
-                given.push(at.port());
-                return at;
-            }
-        }
-    })
 }

@@ -17,21 +17,26 @@ pub fn make_package(store: &Path, name: &str, size: u64, reels: u32) -> PackageS
 
 /// Every file below a directory.
 pub fn tree(dir: &Path) -> Tree {
+    try_tree(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()))
+}
+
+/// The same, while somebody else is at work there: files may go between two looks.
+pub fn try_tree(dir: &Path) -> std::io::Result<Tree> {
     let mut out = Tree::new();
     let mut todo = vec![dir.to_owned()];
     while let Some(at) = todo.pop() {
-        for entry in std::fs::read_dir(&at).unwrap_or_else(|e| panic!("{}: {e}", at.display())) {
-            let path = entry.expect("entry").path();
+        for entry in std::fs::read_dir(&at)? {
+            let path = entry?.path();
             if path.is_dir() {
                 todo.push(path);
                 continue;
             }
-            let bytes = std::fs::read(&path).expect("read");
+            let bytes = std::fs::read(&path)?;
             let name = path.strip_prefix(dir).expect("below").to_string_lossy().into_owned();
             out.insert(name, (bytes.len() as u64, hex::encode(Sha1::digest(&bytes))));
         }
     }
-    out
+    Ok(out)
 }
 
 /// What must never change about masters: path, length, modification time, inode.

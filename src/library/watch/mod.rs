@@ -20,7 +20,7 @@ use crate::store::events::Level;
 use crate::store::library_watch::WatchRow;
 use fanotify::{Fanotify, Seen};
 use inotify::Inotify;
-use mounts::{Mount, mounts};
+use mounts::{Changes, Mount, mounts};
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
@@ -28,8 +28,10 @@ use tokio_util::sync::CancellationToken;
 
 /// Events of this time are looked at together.
 const GATHER: Duration = Duration::from_millis(100);
-/// Between two looks for file systems that were mounted or unmounted.
+/// Between two looks for file systems that were mounted or unmounted, should the kernel not tell.
 const MOUNTS: Duration = Duration::from_secs(30);
+/// After the kernel told of one: others often come with it.
+const MOUNTED: Duration = Duration::from_millis(500);
 /// Everything is compared so often, whatever was seen.
 const FULL: Duration = Duration::from_secs(24 * 3600);
 /// Between two looks where there is no watch; a large library is looked at for a twentieth of the time at most.
@@ -144,6 +146,7 @@ impl Library {
         loop {
             let base = self.place.base.clone();
             let wanted = self.config.current().watch;
+            let changes = Changes::new();
             let (found, watches) = blocking(move || {
                 let found = look_for_mounts(&base)?;
                 let watches: Vec<Watch> = found.iter().map(|mount| Watch::begin(mount, wanted)).collect();
@@ -163,7 +166,7 @@ impl Library {
             let all = watches.into_iter().map(|watch| self.follow(watch));
             tokio::select! {
                 ended = futures::future::try_join_all(all) => drop(ended?),
-                changed = self.changed_mounts(&found) => changed?,
+                changed = self.changed_mounts(&found, &changes) => changed?,
             }
         }
     }
@@ -195,11 +198,14 @@ impl Library {
     }
 
     /// Returns when the file systems below the library are others than these, or the configuration wants another watch.
-    async fn changed_mounts(&self, known: &[Mount]) -> Result<(), Fault> {
+    async fn changed_mounts(&self, known: &[Mount], changes: &Changes) -> Result<(), Fault> {
         let wanted = self.config.current().watch;
         let mut full = Instant::now();
         loop {
-            tokio::time::sleep(MOUNTS).await;
+            tokio::select! {
+                () = tokio::time::sleep(MOUNTS) => {}
+                () = changes.next() => tokio::time::sleep(MOUNTED).await,
+            }
             let base = self.place.base.clone();
             if blocking(move || look_for_mounts(&base)).await? != known || self.config.current().watch != wanted {
                 tracing::info!("the library's file systems have changed: watching them anew");

@@ -1,6 +1,32 @@
 //! Which file systems the library lies on, and how they can be watched.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// The kernel's word that something was mounted or unmounted, wherever.
+pub struct Changes(Option<AsyncFd<File>>);
+
+impl Changes {
+    /// From now on.
+    pub fn new() -> Self {
+        let file = File::open("/proc/self/mountinfo");
+        // SAFETY: the descriptor is owned by the AsyncFd, and nobody replaces or closes it.
+        Self(file.and_then(|file| unsafe { AsyncFd::register_with_interest(file, Interest::PRIORITY).map_err(Into::into) }).ok())
+    }
+
+    /// Never comes where the kernel says nothing.
+    pub async fn next(&self) {
+        match &self.0 {
+            Some(file) => match file.ready(Interest::PRIORITY).await {
+                Ok(mut seen) => seen.clear_ready(),
+                Err(_) => std::future::pending().await,
+            },
+            None => std::future::pending().await,
+        }
+    }
+}
 
 /// A file system, or the part of one, below the library's root.
 #[derive(Clone, Debug, PartialEq, Eq)]
