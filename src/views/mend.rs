@@ -35,22 +35,19 @@ impl Mending {
             let row = store.task(task.id).await?;
             let Some(row) = row.filter(|r| r.revision == task.revision && r.exported >= r.revision) else { continue };
             let document = store.task_document(row.id).await?;
-            let (dirs, at) = (dirs.clone(), path.clone());
-            let (row, mended) = tokio::task::spawn_blocking(move || {
-                let mended = mend(&dirs, &row, &document);
-                (row, mended)
-            })
-            .await
-            .map_err(|e| Fault::local(format!("looking at the task directories: {e}")))?;
+            // Before it is read: what is changed after that looks different at the next round.
+            let seen = look(&row, &path);
+            let dirs = dirs.clone();
+            let mended = tokio::task::spawn_blocking(move || mend(&dirs, &row, &document))
+                .await
+                .map_err(|e| Fault::local(format!("looking at the task directories: {e}")))?;
             match mended {
                 Ok(true) => tracing::warn!(view = %path.display(), "a view was removed or changed: it is as its task is again"),
-                Ok(false) => {}
-                Err(fault) => {
-                    tracing::warn!(%fault, "cannot mend a view; trying again");
-                    continue;
+                Ok(false) => {
+                    self.good.insert(task.id, seen);
                 }
+                Err(fault) => tracing::warn!(%fault, "cannot mend a view; trying again"),
             }
-            self.good.insert(row.id, look(&row, &at));
         }
         Ok(())
     }
