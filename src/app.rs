@@ -23,6 +23,7 @@ use crate::telemetry;
 use crate::transport::bt::{BtEngine, EngineOptions};
 use crate::transport::limit::Limiter;
 use crate::views::TaskDirs;
+use crate::views::places::not_reachable;
 use crate::web::origin::origin;
 use crate::web::tracker::{TrackerOptions, TrackerState, tracker};
 use crate::work::conductor::Conductor;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// Open files that a node with many tasks and peers may need.
@@ -166,28 +168,41 @@ impl App {
         }
         let started = format!("version {}, {}", env!("CARGO_PKG_VERSION"), config.servertype);
         node.event(Level::Info, "start", "", &started).await;
-        let conductor = tokio::spawn(Conductor::new(node).run(stop, config.stoptimeout));
+        let conductor = tokio::spawn(Conductor::new(node).run(stop, config.stoptimeout - reserve(config.stoptimeout)));
         Ok(Self { store, bt, conductor, desk, others, clients, locks })
     }
 
     /// Waits for the end of everything and says how it went.
     async fn stopped(mut self, deadline: Duration) -> Result<(), Fault> {
-        let drained = (&mut self.conductor).await.unwrap_or(false);
-        for other in std::mem::take(&mut self.others) {
-            let _ = tokio::time::timeout(Duration::from_secs(2), other).await;
-        }
-        let _ = tokio::time::timeout(Duration::from_secs(5), self.bt.stop()).await;
-        self.store.close().await;
-        if drained {
+        let end = Instant::now() + deadline;
+        // Somebody may hold the database for ever: then the conductor waits in the middle of a tick.
+        let drained = timeout_at(end - reserve(deadline), &mut self.conductor).await;
+        let drained = matches!(drained, Ok(Ok(true)));
+        let rest = async {
+            for other in std::mem::take(&mut self.others) {
+                let _ = timeout(Duration::from_secs(2), other).await;
+            }
+            let _ = timeout(Duration::from_secs(5), self.bt.stop()).await;
+            self.store.close().await;
+        };
+        // What is not closed by then is found by the next start as after a power cut.
+        let closed = timeout_at(end, rest).await.is_ok();
+        if drained && closed {
             tracing::info!("stopped: everything that was received is recorded");
             return Ok(());
         }
         tracing::error!(
             seconds = deadline.as_secs(),
-            "not drained in time: the last seconds of transfer are repeated at the next start"
+            drained,
+            "not done in time: the last seconds of transfer are repeated at the next start"
         );
         Err(Fault::local(format!("the stop took longer than {} s; nothing accepted is lost", deadline.as_secs())))
     }
+}
+
+/// How much of the time for a stop is kept for closing what is left when the transfers are not drained.
+fn reserve(deadline: Duration) -> Duration {
+    (deadline / 5).min(Duration::from_secs(3))
 }
 
 /// What was done to packages while nobody looked.
@@ -277,24 +292,18 @@ where
 
 /// Directories that must be there, and on one file system: finishing a package is a rename.
 fn make_stores(config: &Config) -> Result<(), Fault> {
-    use std::os::unix::fs::MetadataExt as _;
     let mut dirs = vec![config.basedatapath.clone(), config.transfer_dir().join("stage"), config.transfer_dir().join("engine")];
     if let Some(subdir) = config.basesubdir.as_ref().filter(|_| config.servertype == NodeType::Sender) {
         dirs.extend([config.dcps_dir(subdir), config.dcps_tmp_dir(subdir)]);
     }
+    if let Some(why) = not_reachable(config, &config.basedatapath).filter(|_| !config.basedatapath.is_dir()) {
+        return Err(Fault::local(why)); // a link that leads nowhere, or a file
+    }
     for dir in &dirs {
         std::fs::create_dir_all(dir).map_err(|e| crate::error::io_fault("cannot make the directory", dir, &e))?;
     }
-    let device = |p: &Path| std::fs::metadata(p).map(|m| m.dev());
-    if let (Ok(store), Ok(transfer)) = (device(&config.basedatapath), device(&config.transfer_dir()))
-        && store != transfer
-        && config.servertype != NodeType::Cacher
-    {
-        tracing::warn!(
-            store = %config.basedatapath.display(),
-            transfer = %config.transfer_dir().display(),
-            "the store and the transfer area are on different file systems: receiving will fail at the end; put both on one"
-        );
+    for why in crate::views::places::stores(config).iter().filter_map(|store| not_reachable(config, store)) {
+        tracing::warn!("{why}; until then receptions are refused");
     }
     Ok(())
 }

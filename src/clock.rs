@@ -1,6 +1,8 @@
 //! Time as a value: the real clock, and one that tests set by hand.
 
 use chrono::{DateTime, Local};
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -22,6 +24,16 @@ pub fn zone_name(at: &DateTime<Local>) -> String {
         }
     };
     name.unwrap_or_else(|| at.format("%z").to_string())
+}
+
+/// When a file was modified last: nanoseconds since 1970. Times outside of 1677-2262 are held at the border.
+pub fn mtime_ns(meta: &Metadata) -> i64 {
+    meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec())
+}
+
+/// When a file or what is known of it was changed last; else as [`mtime_ns`].
+pub fn ctime_ns(meta: &Metadata) -> i64 {
+    meta.ctime().saturating_mul(1_000_000_000).saturating_add(meta.ctime_nsec())
 }
 
 /// When a loop last went round, so that others can see that it is alive.

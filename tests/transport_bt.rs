@@ -156,7 +156,8 @@ async fn a_seed_notices_that_a_file_changed() {
         match how {
             "byte" => std::fs::File::options().write(true).open(&path).unwrap().write_all_at(b"x", 77).unwrap(),
             "replaced" => {
-                std::fs::copy(&path, package.root().join("copy")).unwrap();
+                let other = vec![7; std::fs::metadata(&path).unwrap().len() as usize];
+                std::fs::write(package.root().join("copy"), other).unwrap();
                 std::fs::rename(package.root().join("copy"), &path).unwrap();
             }
             _ => std::fs::remove_file(&path).unwrap(),

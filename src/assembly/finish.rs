@@ -197,13 +197,7 @@ fn library_files(target: &Path, expected: &[(RelPath, u64, Sha1)], single: bool)
             if !meta.is_file() || meta.len() != *size {
                 return Err(Fault::local(format!("{} changed while the package was handed over", path.display())));
             }
-            Ok(LibraryFile {
-                mtime_ns: meta.mtime() * 1_000_000_000 + meta.mtime_nsec(),
-                inode: meta.ino(),
-                path,
-                size: *size,
-                sha1: *sha1,
-            })
+            Ok(LibraryFile { mtime_ns: crate::clock::mtime_ns(&meta), inode: meta.ino(), path, size: *size, sha1: *sha1 })
         })
         .collect()
 }

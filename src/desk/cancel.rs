@@ -34,6 +34,8 @@ impl Desk {
                 Reply::ok("succeed!")
             }
             Ok(false) if unsent => Reply::ok("succeed!"),
+            // A drop that was refused and taken away again has left its error.
+            Ok(false) if self.forget_refused_drop(&name) => Reply::ok("succeed!"),
             Ok(false) => Reply::ok(format!("no need to cancel, not found task: {name}")),
             Err(fault) => failed(&fault),
         }
@@ -55,6 +57,14 @@ impl Desk {
             self.nudge.notify_one();
         }
         Ok(set)
+    }
+
+    /// Removes the error beside a task file that was dropped and refused, when the file itself is gone. Says whether there
+    /// was one.
+    fn forget_refused_drop(&self, name: &TaskName) -> bool {
+        let error = self.dirs.drop_error(name);
+        let dropped = self.dirs.path(Role::Recv, TaskState::Queues, name);
+        error.exists() && !dropped.exists() && crate::views::remove(&error).is_ok()
     }
 
     /// What `sends` asked for must not be sent afterwards. Not while something is being sent.

@@ -8,19 +8,29 @@ use crate::model::endpoint::shown;
 use crate::model::ids::TaskName;
 use crate::model::task::{Role, TaskState};
 use crate::store::events::Level;
-use crate::views::{self, Found};
+use crate::views::{self, Found, Mending};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 const PERIOD: Duration = Duration::from_secs(2);
+/// Views are compared with the rows at the start, and every so many looks.
+const LOOKS_PER_MENDING: u32 = 5;
 
 /// Looks until stopped.
 pub async fn watch(desk: Arc<Desk>, stop: CancellationToken) {
     let mut seen: HashSet<Found> = HashSet::new();
     let mut refused: HashSet<Found> = HashSet::new();
+    let mut mending = Mending::default();
+    let mut look = 0u32;
     loop {
+        if look.is_multiple_of(LOOKS_PER_MENDING)
+            && let Err(fault) = mending.round(&desk.store, &desk.dirs).await
+        {
+            tracing::warn!(%fault, "cannot compare the task directories with the tasks");
+        }
+        look = look.wrapping_add(1);
         let dirs = desk.dirs.clone();
         let found = tokio::task::spawn_blocking(move || views::found_in_queue(&dirs)).await.unwrap_or_default();
         refused.retain(|f| found.contains(f));

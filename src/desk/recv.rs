@@ -187,6 +187,14 @@ impl Desk {
         {
             return Err(format!("error, {}", stranger.message));
         }
+        if !cacher && !in_place {
+            // The last step is a rename: that it cannot work is better known before a byte is fetched.
+            let (config, store) = (config.clone(), store_path.parent().unwrap_or(Path::new("/")).to_owned());
+            let look = tokio::task::spawn_blocking(move || views::places::not_reachable(&config, &store)).await;
+            if let Some(why) = look.map_err(|e| format!("error, looking at the store failed: {e}"))? {
+                return Err(format!("error, {why}."));
+            }
+        }
         let torrent = self.torrent_for(&task, &planned, cacher).await?;
         // An empty file that lies where it belongs needs nobody to make it.
         let at_hand: Vec<bool> = task.files.iter().zip(&local).map(|(f, l)| l.is_some() || (in_place && f.size == 0)).collect();

@@ -8,6 +8,7 @@ use super::hash::{Hashed, Known, Midway, Pace, at_lowest_priority};
 use super::place::Place;
 use super::tally::Tally;
 use super::{Library, blocking};
+use crate::clock::{ctime_ns, mtime_ns};
 use crate::error::Fault;
 use crate::package::digest::Sha1State;
 use crate::store::events::Level;
@@ -407,8 +408,6 @@ fn is_memory(base: &Path) -> bool {
 impl FileStamp {
     /// How a file looks.
     pub(super) fn of(meta: &std::fs::Metadata) -> Self {
-        let mtime_ns = meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec());
-        let ctime_ns = meta.ctime().saturating_mul(1_000_000_000).saturating_add(meta.ctime_nsec());
-        Self { size: meta.len(), mtime_ns, inode: meta.ino(), ctime_ns }
+        Self { size: meta.len(), mtime_ns: mtime_ns(meta), inode: meta.ino(), ctime_ns: ctime_ns(meta) }
     }
 }

@@ -12,6 +12,7 @@
 //! **What is refused**: names that are not UTF-8 or break the rules of [`RelPath`], symbolic links (also those that
 //! stay inside: a receiver could not tell them from files), sockets, pipes and devices, and more than [`MAX_FILES`].
 
+use crate::clock::{ctime_ns, mtime_ns};
 use crate::error::{Fault, io_fault};
 use crate::model::ids::RelPath;
 use std::cmp::Ordering;
@@ -51,16 +52,7 @@ impl ScannedFile {
 /// Is the file at `path` still the one that had this size, modification time and inode?
 pub fn is_unchanged(path: &Path, size: u64, mtime_ns: i64, inode: u64) -> bool {
     std::fs::symlink_metadata(path)
-        .is_ok_and(|m| m.is_file() && m.len() == size && self::mtime_ns(&m) == mtime_ns && m.ino() == inode)
-}
-
-/// Nanoseconds since 1970; times outside of 1677-2262 are held at the border.
-fn mtime_ns(meta: &Metadata) -> i64 {
-    meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec())
-}
-
-fn ctime_ns(meta: &Metadata) -> i64 {
-    meta.ctime().saturating_mul(1_000_000_000).saturating_add(meta.ctime_nsec())
+        .is_ok_and(|m| m.is_file() && m.len() == size && crate::clock::mtime_ns(&m) == mtime_ns && m.ino() == inode)
 }
 
 /// What a directory (or a single file) holds.

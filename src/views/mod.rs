@@ -2,13 +2,17 @@
 //!
 //! In the system before this one the directory that held a task file *was* its state. Here the row is; a task file
 //! appears in the directory of its state and disappears from the others, whenever the row's revision is ahead of what was
-//! exported. A view that was touched by hand is rewritten, never read. The one exception is `receiver/queues`, where a
-//! file of a task that we do not know is an intake ([`found_in_queue`]).
+//! exported. A view that was touched by hand is rewritten ([`Mending`]), never read. The one exception is
+//! `receiver/queues`, where a file of a task that we do not know is an intake ([`found_in_queue`]).
 
 mod draft;
+mod mend;
+pub mod places;
 
 pub use draft::Draft;
+pub use mend::Mending;
 
+use crate::clock::mtime_ns;
 use crate::error::{Fault, io_fault};
 use crate::model::ids::TaskName;
 use crate::model::ratio::Ratio;
@@ -17,7 +21,7 @@ use crate::store::Store;
 use crate::store::tasks::TaskRow;
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -86,6 +90,9 @@ impl TaskDirs {
                 remove_for_good(&other)?;
             }
         }
+        if task.role == Role::Recv {
+            remove_for_good(&self.drop_error(&task.name))?; // what was refused there is not there any more
+        }
         self.export_error(task)
     }
 
@@ -102,6 +109,11 @@ impl TaskDirs {
             Role::Recv => self.receiver.join("downloading").join(format!("{name}.err")),
             Role::Send => self.sender.join("uploading").join(format!("{name}.bterr")),
         }
+    }
+
+    /// What is said of a task file that lies in the receiver's queue and was refused.
+    pub fn drop_error(&self, name: &TaskName) -> PathBuf {
+        self.receiver.join(TaskState::Queues.dir()).join(format!("{name}.err"))
     }
 
     /// What stands in the error file goes to `.errhistory`: the work goes on. Blocking.
@@ -123,7 +135,7 @@ impl TaskDirs {
         for ending in ["err", "bterr", "errhistory"] {
             remove_for_good(&dir.join(format!("{name}.{ending}")))?;
         }
-        Ok(())
+        if role == Role::Recv { remove_for_good(&self.drop_error(name)) } else { Ok(()) }
     }
 }
 
@@ -301,7 +313,7 @@ pub fn found_in_queue(dirs: &TaskDirs) -> Vec<Found> {
         .filter(|e| e.file_name().to_str().is_some_and(|n| n.ends_with(".json") && !n.starts_with('.')))
         .filter_map(|e| {
             let meta = e.path().symlink_metadata().ok().filter(std::fs::Metadata::is_file)?;
-            Some(Found { path: e.path(), size: meta.len(), mtime_ns: meta.mtime() * 1_000_000_000 + meta.mtime_nsec() })
+            Some(Found { path: e.path(), size: meta.len(), mtime_ns: mtime_ns(&meta) })
         })
         .collect();
     found.sort_by(|a, b| (a.mtime_ns, &a.path).cmp(&(b.mtime_ns, &b.path)));

@@ -158,7 +158,8 @@ impl Run {
                 let trackers = file.bt.tracker.iter().cloned().collect();
                 let known_good = self.purpose != Purpose::Publish || self.unchanged().await?;
                 let source = BtSource { torrent, map, trackers, peers: file.bt.peers.clone(), known_good };
-                Box::new(BtTransport::new(Arc::clone(&self.node.bt), source))
+                let caching = self.purpose == Purpose::FetchThenSeed;
+                Box::new(BtTransport::new(Arc::clone(&self.node.bt), source).caching(caching))
             }
         })
     }

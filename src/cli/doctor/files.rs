@@ -8,6 +8,7 @@ use crate::model::task::NodeType;
 use crate::store::inspect::{Depth, inspect, newest_schema};
 use crate::store::shell;
 use crate::store::wal::{WAL_LIMIT, holders, wal_bytes, writer};
+use crate::views::places::{not_reachable, stores};
 use rustix::fs::{Access, access, statfs, statvfs};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -65,16 +66,16 @@ pub(super) fn directories(config: &Config) -> Vec<Finding> {
     if out.is_empty() {
         out.push(Finding::ok("directories", "all of them can be written"));
     }
-    let device = |p: &Path| std::fs::metadata(nearest(p)).map(|m| m.dev()).ok();
     if config.servertype != NodeType::Cacher {
-        let (store, transfer) = (config.basedatapath.display(), config.transfer_dir());
-        out.push(if device(&config.basedatapath) == device(&transfer) {
-            Finding::ok("file system", format!("{store} and {} are on one file system", transfer.display()))
-        } else {
-            let text =
-                format!("{store} and {} are on different file systems: every reception fails at its end", transfer.display());
-            Finding::fail("file system", text, "put datadir and basedatapath on one")
-        });
+        let (stores, transfer) = (stores(config), config.transfer_dir());
+        let apart: Vec<String> = stores.iter().filter_map(|store| not_reachable(config, store)).collect();
+        out.extend(apart.iter().map(|why| {
+            Finding::fail("file system", format!("{why}: receptions are refused"), "put datadir and basedatapath on one")
+        }));
+        if apart.is_empty() {
+            let text = format!("{} and {} are on one file system", config.basedatapath.display(), transfer.display());
+            out.push(Finding::ok("file system", text));
+        }
     }
     out
 }

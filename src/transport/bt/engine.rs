@@ -6,6 +6,7 @@
 //! torrent. What librqbit writes there is never read by anyone.
 
 use super::layout::Layout;
+use super::turns::Turns;
 use crate::error::{Fault, io_fault};
 use librqbit::limits::LimitsConfig;
 use librqbit::storage::BoxStorageFactory;
@@ -80,6 +81,7 @@ pub struct BtEngine {
     adding: tokio::sync::Mutex<()>,
     next_id: AtomicUsize,
     pub(super) streams: Arc<Semaphore>,
+    pub(super) turns: Arc<Turns>,
     pub(super) closing: CancellationToken,
 }
 
@@ -139,6 +141,7 @@ impl BtEngine {
             adding: tokio::sync::Mutex::new(()),
             next_id: AtomicUsize::new(0),
             streams: Arc::new(Semaphore::new(STREAMS)),
+            turns: Arc::default(),
             closing: CancellationToken::new(),
         }))
     }
@@ -288,6 +291,10 @@ impl Torrent {
         if let Err(e) = self.engine.session.unpause(&self.handle).await {
             tracing::debug!(error = format!("{e:#}"), "resuming a torrent");
         }
+    }
+
+    pub fn info_hash(&self) -> [u8; 20] {
+        self.handle.info_hash().0
     }
 
     /// Takes the torrent out of the session. Files stay as they are.

@@ -70,7 +70,7 @@ fn plan(source: &BtSource, task: &str, files: &[FileMeta], spans: &[Span], sink:
     Ok(Some(Plan { layout, only_files, have, shared }))
 }
 
-pub(super) async fn run(bt: &BtTransport, job: FetchJob) -> Result<Outcome, Fault> {
+pub(super) async fn run(bt: &BtTransport, job: &FetchJob) -> Result<Outcome, Fault> {
     let planning = {
         let (source, task, sink) = (bt.source.clone(), job.ctx.task.clone(), job.sink.clone());
         let (files, spans) = (job.files.clone(), job.spans.clone());
@@ -78,7 +78,7 @@ pub(super) async fn run(bt: &BtTransport, job: FetchJob) -> Result<Outcome, Faul
     };
     let planned = planning.map_err(|e| Fault::local("a BitTorrent fetch could not start").detail(e))??;
     let Some(Plan { layout, only_files, have, shared }) = planned else { return Ok(Outcome::Done) };
-    let mut progress = Progress::new(&job);
+    let mut progress = Progress::new(job);
     let peers = tokio::select! {
         peers = resolve_peers(&job.ctx.task, &bt.source.peers, bt.engine.listen_addr()) => peers,
         () = job.ctx.stop.cancelled() => return Ok(Outcome::Stopped),
@@ -113,7 +113,7 @@ pub(super) async fn run(bt: &BtTransport, job: FetchJob) -> Result<Outcome, Faul
         scouts.spawn(scout.walk());
     }
     let mut watch = Watch::new(bt.patience, layout.piece_len(0));
-    let end = follow(bt, &job, &torrent, &shared, &mut progress, &mut watch).await;
+    let end = follow(bt, job, &torrent, &shared, &mut progress, &mut watch).await;
     scouts.shutdown().await;
     watch.count(&torrent.handle.stats(), &job.ctx.counters);
     torrent.remove().await;
@@ -122,7 +122,7 @@ pub(super) async fn run(bt: &BtTransport, job: FetchJob) -> Result<Outcome, Faul
     let closed = tokio::task::spawn_blocking(move || closing.close()).await;
     closed.map_err(|e| Fault::transient("the end of a BitTorrent fetch failed").detail(e))?;
     job.ctx.counters.peers.store(0, Ordering::Relaxed);
-    progress.update(&job);
+    progress.update(job);
     end
 }
 
@@ -141,6 +141,10 @@ async fn follow(
             () = job.ctx.stop.cancelled() => return Ok(Outcome::Stopped),
             () = bt.engine.closing.cancelled() => return Err(stopped()),
             _ = tick.tick() => {}
+        }
+        // Another task of this node has it all: it can be copied.
+        if bt.caching && bt.engine.turns.has_heirs(&torrent.info_hash()) {
+            return Ok(Outcome::Stopped);
         }
         bt.engine.follow_cap(job.ctx.limiter.get());
         let stats = torrent.handle.stats();

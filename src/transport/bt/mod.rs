@@ -24,6 +24,7 @@ mod publish;
 mod receive;
 mod scout;
 mod seed;
+mod turns;
 
 pub use engine::{BtEngine, EngineOptions};
 
@@ -31,7 +32,7 @@ use super::{FetchJob, Outcome, PublishJob, Transport};
 use crate::error::Fault;
 use crate::model::span::{Method, Span};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// What a leg knows about its torrent.
@@ -76,11 +77,14 @@ pub struct BtTransport {
     source: BtSource,
     patience: Patience,
     diversify: bool,
+    caching: bool,
+    /// A caching task's turn, from its fetch to the end of its seed.
+    turn: Mutex<Option<turns::Turn>>,
 }
 
 impl BtTransport {
     pub fn new(engine: Arc<BtEngine>, source: BtSource) -> Self {
-        Self { engine, source, patience: Patience::default(), diversify: true }
+        Self { engine, source, patience: Patience::default(), diversify: true, caching: false, turn: Mutex::default() }
     }
 
     /// Changes how long a fetch waits for bytes.
@@ -95,6 +99,13 @@ impl BtTransport {
         self.diversify = on;
         self
     }
+
+    /// For a task that fetches and then seeds from the same place. It waits for other such tasks of the same torrent, without
+    /// an error, and copies what they have. Its package is what the sink says it is: a file that changes ends it.
+    pub fn caching(mut self, on: bool) -> Self {
+        self.caching = on;
+        self
+    }
 }
 
 #[async_trait::async_trait]
@@ -103,7 +114,7 @@ impl Transport for BtTransport {
         Method::Bt
     }
     async fn fetch(&self, job: FetchJob) -> Result<Outcome, Fault> {
-        fetch::run(self, job).await
+        if self.caching { turns::fetch(self, &job).await } else { fetch::run(self, &job).await }
     }
     async fn publish(&self, job: PublishJob) -> Result<Outcome, Fault> {
         publish::run(self, job).await

@@ -3,7 +3,7 @@
 use super::engine::{Add, Torrent, stopped};
 use super::layout::Layout;
 use super::seed::{self, Seeding};
-use super::{BtSource, BtTransport, Meter, POLL};
+use super::{BtSource, BtTransport, Meter, POLL, turns};
 use crate::error::Fault;
 use crate::model::ranges::RangeSet;
 use crate::model::span::Span;
@@ -48,12 +48,32 @@ fn plan(source: &BtSource, task: &str, files: &Arc<[FileMeta]>, spans: &[Span], 
 }
 
 pub(super) async fn run(bt: &BtTransport, job: PublishJob) -> Result<Outcome, Fault> {
-    let planning = {
-        let (source, task, root) = (bt.source.clone(), job.ctx.task.clone(), job.root.clone());
-        let (files, spans) = (job.files.clone(), job.spans.clone());
-        tokio::task::spawn_blocking(move || plan(&source, &task, &files, &spans, &root)).await
-    };
-    let Plan { layout, have, shared } = planning.map_err(|e| Fault::local("seeding could not start").detail(e))??;
+    let (mut source, mut confirmed) = (bt.source.clone(), 0);
+    loop {
+        let planning = {
+            let (source, task, root) = (source.clone(), job.ctx.task.clone(), job.root.clone());
+            let (files, spans) = (job.files.clone(), job.spans.clone());
+            tokio::task::spawn_blocking(move || plan(&source, &task, &files, &spans, &root)).await
+        };
+        let plan = planning.map_err(|e| Fault::local("seeding could not start").detail(e))??;
+        if bt.caching && !turns::stand_by(bt, plan.layout.info_hash, &job.ctx).await? {
+            return Ok(Outcome::Stopped);
+        }
+        let end = seed(bt, &job, &plan, &mut confirmed).await;
+        match plan.shared.touched().filter(|_| !bt.caching && end.is_err()) {
+            // Serving it on trust would be wrong, and so would be giving up what may be the same bytes.
+            Some(file) => {
+                tracing::warn!(task = job.ctx.task, file, "a file of the package was touched: all pieces are checked again");
+                source.known_good = false;
+            }
+            None => return end,
+        }
+    }
+}
+
+/// Has the torrent in the session until stopped or until a file changes.
+async fn seed(bt: &BtTransport, job: &PublishJob, plan: &Plan, confirmed: &mut u64) -> Result<Outcome, Fault> {
+    let Plan { layout, have, shared } = plan;
     let torrent = loop {
         // Another task of this node serves the same torrent: receivers of this one find it there, until it ends.
         while bt.engine.is_published(&layout.info_hash) {
@@ -72,11 +92,11 @@ pub(super) async fn run(bt: &BtTransport, job: PublishJob) -> Result<Outcome, Fa
             .add(Add {
                 task: &job.ctx.task,
                 torrent: &bt.source.torrent,
-                layout: &layout,
+                layout,
                 have: have.as_deref(),
                 // Nothing is selected, so nothing is ever fetched: what librqbit does not have, it must not get.
                 only_files: Vec::new(),
-                storage: seed::factory(&shared, have.is_some()),
+                storage: seed::factory(shared, have.is_some()),
                 trackers: &bt.source.trackers,
                 // Who wants the package dials the seed. Were it to dial too, many pairs would be connected twice, and librqbit
                 // fetches pieces twice over two connections.
@@ -91,9 +111,11 @@ pub(super) async fn run(bt: &BtTransport, job: PublishJob) -> Result<Outcome, Fa
             Err(fault) => return Err(fault),
         }
     };
-    let mut seeder =
-        Seeder { layout: &layout, have: have.as_deref(), job: &job, sent: Meter::default(), confirmed: 0, ready: false };
-    let end = seeder.follow(bt, &torrent, &shared).await;
+    let serves = |seed| bt.turn().iter().for_each(|turn| turn.serves(Option::clone(&seed)));
+    serves(Some(Arc::clone(shared)));
+    let mut seeder = Seeder { layout, have: have.as_deref(), job, sent: Meter::default(), confirmed, ready: false };
+    let end = seeder.follow(bt, &torrent, shared).await;
+    serves(None);
     job.ctx.counters.set_ready(false);
     job.ctx.counters.peers.store(0, Ordering::Relaxed);
     torrent.remove().await;
@@ -106,7 +128,7 @@ struct Seeder<'a> {
     job: &'a PublishJob,
     sent: Meter,
     /// Bytes counted as done: checked by librqbit, or all of them once the seed is up.
-    confirmed: u64,
+    confirmed: &'a mut u64,
     ready: bool,
 }
 
@@ -169,9 +191,9 @@ impl Seeder<'_> {
 
     fn confirm(&mut self, bytes: u64) {
         let all: u64 = self.job.spans.iter().map(|s| s.len).sum();
-        let now = bytes.min(all).max(self.confirmed);
-        self.job.ctx.counters.add_done(now - self.confirmed);
-        self.confirmed = now;
+        let now = bytes.min(all).max(*self.confirmed);
+        self.job.ctx.counters.add_done(now - *self.confirmed);
+        *self.confirmed = now;
     }
 
     /// librqbit has what is to be published: what we told it, or what its own check found.

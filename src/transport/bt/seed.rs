@@ -2,7 +2,8 @@
 //!
 //! Files are opened when a peer asks, read-only, without following a symlink below the root. A stamp of every file
 //! (device, inode, size, mtime) is taken at the start; a file whose stamp differs later is no longer what was hashed, and
-//! serving it would have every receiver throw the pieces away: the first difference ends the leg with the file named.
+//! serving it would have every receiver throw the pieces away: the first difference ends the seeding, with the file named.
+//! When as many bytes are there, `publish` has the pieces checked, and goes on if they are right.
 
 use super::layout::Layout;
 use crate::error::{Fault, io_fault};
@@ -65,6 +66,8 @@ pub(super) struct Seeding {
     stamps: BTreeMap<u32, Stamp>,
     open: Mutex<OpenFiles>,
     fault: Mutex<Option<Fault>>,
+    /// A file that looks different and has as many bytes as before.
+    touched: Mutex<Option<String>>,
     next_look: AtomicUsize,
     started: Instant,
 }
@@ -101,6 +104,7 @@ impl Seeding {
             stamps,
             open: Mutex::default(),
             fault: Mutex::default(),
+            touched: Mutex::default(),
             next_look: AtomicUsize::new(0),
             started: Instant::now(),
         }))
@@ -109,6 +113,11 @@ impl Seeding {
     /// Why the package can no longer be seeded.
     pub fn fault(&self) -> Option<Fault> {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A file was touched or replaced: whether its bytes are others only a check of the pieces tells.
+    pub fn touched(&self) -> Option<String> {
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn remember(&self, fault: Fault) -> anyhow::Error {
@@ -122,7 +131,13 @@ impl Seeding {
     }
 
     fn compare(&self, meta: &FileMeta, stamp: &Stamp, now: &Metadata) -> anyhow::Result<()> {
-        if Stamp::of(now) == *stamp { Ok(()) } else { Err(self.changed(meta, "changed")) }
+        if Stamp::of(now) == *stamp {
+            return Ok(());
+        }
+        if now.is_file() && now.len() == stamp.size {
+            self.touched.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| meta.path.to_string());
+        }
+        Err(self.changed(meta, "changed"))
     }
 
     /// Closes what nobody asks for, and compares the stamps of files by path, as opening them anew would find them. Blocks.
@@ -177,6 +192,25 @@ impl Seeding {
         open.oldest_first.push_back(file);
         open.by_file.insert(file, entry.clone());
         Ok(entry)
+    }
+
+    /// All bytes of a piece, for another task of this node. `open`: the file that was read last. Blocks.
+    pub fn read_piece(&self, piece: u64, open: &mut Option<(u32, File)>) -> Result<Vec<u8>, Fault> {
+        let mut bytes = vec![0; self.layout.piece_len(piece) as usize];
+        let mut rest = bytes.as_mut_slice();
+        for span in self.layout.piece_spans(piece) {
+            let meta = self.files.get(span.file as usize).ok_or_else(|| Fault::local("there is no such file"))?;
+            let unread = |e: &std::io::Error| io_fault("cannot read", &meta.path.under(&self.root), e);
+            if open.as_ref().is_none_or(|(file, _)| *file != span.file) {
+                *open = Some((span.file, open_below(&self.root, meta).map_err(|e| unread(&e))?));
+            }
+            let (part, after) = std::mem::take(&mut rest).split_at_mut(span.len as usize);
+            rest = after;
+            if let Some((_, file)) = open {
+                file.read_exact_at(part, span.offset).map_err(|e| unread(&e))?;
+            }
+        }
+        Ok(bytes)
     }
 
     fn millis(&self) -> u64 {

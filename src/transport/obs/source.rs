@@ -20,8 +20,7 @@ pub(super) struct Stamp {
 
 impl Stamp {
     pub fn of(m: &Metadata) -> Self {
-        let mtime_ns = m.mtime().saturating_mul(1_000_000_000).saturating_add(m.mtime_nsec());
-        Self { size: m.len(), mtime_ns, inode: (m.dev(), m.ino()) }
+        Self { size: m.len(), mtime_ns: crate::clock::mtime_ns(m), inode: (m.dev(), m.ino()) }
     }
 }
 

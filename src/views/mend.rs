@@ -1,0 +1,80 @@
+//! Views that somebody removed or edited are written again (protocol section 4).
+
+use super::{RECEIVER, SENDER, TaskDirs, remove_for_good, write_file};
+use crate::clock::{ctime_ns, mtime_ns};
+use crate::error::Fault;
+use crate::model::task::{Role, TaskState};
+use crate::store::Store;
+use crate::store::tasks::TaskRow;
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+/// How a view looked when it was found good: its task's revision, then size, inode and times; `None`: it is not there.
+type Look = (i64, Option<(u64, u64, i64, i64)>);
+
+/// Looks after the views of tasks that are not over. What lies in a `history` is for people to keep or to clear away.
+#[derive(Default)]
+pub struct Mending {
+    good: HashMap<i64, Look>,
+}
+
+impl Mending {
+    /// Writes what differs from the rows. Costs a look at each file, and reads those that look new.
+    pub async fn round(&mut self, store: &Store, dirs: &TaskDirs) -> Result<(), Fault> {
+        let live = store.live_tasks().await?;
+        self.good.retain(|id, _| live.iter().any(|t| t.id == *id));
+        // One that is behind is exported by the conductor.
+        for task in live.into_iter().filter(|t| t.exported >= t.revision) {
+            let path = dirs.path(task.role, task.state, &task.name);
+            if self.good.get(&task.id) == Some(&look(&task, &path)) {
+                continue;
+            }
+            let _one = dirs.one.lock().await;
+            // It may have moved on meanwhile.
+            let row = store.task(task.id).await?;
+            let Some(row) = row.filter(|r| r.revision == task.revision && r.exported >= r.revision) else { continue };
+            let document = store.task_document(row.id).await?;
+            // Before it is read: what is changed after that looks different at the next round.
+            let seen = look(&row, &path);
+            let dirs = dirs.clone();
+            let mended = tokio::task::spawn_blocking(move || mend(&dirs, &row, &document))
+                .await
+                .map_err(|e| Fault::local(format!("looking at the task directories: {e}")))?;
+            match mended {
+                Ok(true) => tracing::warn!(view = %path.display(), "a view was removed or changed: it is as its task is again"),
+                Ok(false) => {
+                    self.good.insert(task.id, seen);
+                }
+                Err(fault) => tracing::warn!(%fault, "cannot mend a view; trying again"),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn look(task: &TaskRow, path: &Path) -> Look {
+    let meta = path.symlink_metadata().ok();
+    (task.revision, meta.map(|m| (m.len(), m.ino(), mtime_ns(&m), ctime_ns(&m))))
+}
+
+/// Says whether something was wrong. Where a view was moved to by hand it goes, save from the receiver's queue: a file there
+/// is an intake.
+fn mend(dirs: &TaskDirs, row: &TaskRow, document: &str) -> Result<bool, Fault> {
+    let here = dirs.path(row.role, row.state, &row.name);
+    if std::fs::read(&here).is_ok_and(|old| old == document.as_bytes()) {
+        return Ok(false);
+    }
+    if let Some(dir) = here.parent() {
+        std::fs::create_dir_all(dir).map_err(|e| crate::error::io_fault("cannot make the task directory", dir, &e))?;
+    }
+    write_file(&here, document.as_bytes())?;
+    let states: &[&str] = if row.role == Role::Send { &SENDER } else { &RECEIVER };
+    for dir in states.iter().filter(|d| row.role == Role::Send || **d != TaskState::Queues.dir()) {
+        let other = dirs.root(row.role).join(dir).join(row.name.as_str());
+        if other != here {
+            remove_for_good(&other)?;
+        }
+    }
+    Ok(true)
+}
