@@ -4,7 +4,7 @@ use super::engine::{Add, Torrent, stopped};
 use super::layout::Layout;
 use super::seed::{self, Seeding};
 use super::{BtSource, BtTransport, Meter, POLL, turns};
-use crate::error::Fault;
+use crate::error::{Fault, FaultClass};
 use crate::model::ranges::RangeSet;
 use crate::model::span::Span;
 use crate::transport::{FileMeta, Outcome, PublishJob};
@@ -49,6 +49,7 @@ fn plan(source: &BtSource, task: &str, files: &Arc<[FileMeta]>, spans: &[Span], 
 
 pub(super) async fn run(bt: &BtTransport, job: PublishJob) -> Result<Outcome, Fault> {
     let (mut source, mut confirmed) = (bt.source.clone(), 0);
+    let mut changed = None;
     loop {
         let planning = {
             let (source, task, root) = (source.clone(), job.ctx.task.clone(), job.root.clone());
@@ -65,8 +66,10 @@ pub(super) async fn run(bt: &BtTransport, job: PublishJob) -> Result<Outcome, Fa
             Some(file) => {
                 tracing::warn!(task = job.ctx.task, file, "a file of the package was touched: all pieces are checked again");
                 source.known_good = false;
+                changed = end.err();
             }
-            None => return end,
+            // The check names a file whose pieces are wrong, which may be a neighbour of the one that was touched.
+            None => return end.map_err(|fault| changed.filter(|_| fault.class == FaultClass::Permanent).unwrap_or(fault)),
         }
     }
 }
