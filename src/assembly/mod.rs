@@ -12,6 +12,7 @@
 
 mod aside;
 mod digest;
+mod doubt;
 mod finish;
 mod local;
 mod room;
@@ -20,10 +21,11 @@ mod staging;
 mod sync;
 mod vanished;
 
-pub use finish::{Finished, already_renamed, check_packing_list, complete_after_rename, finish};
+pub use finish::{Finished, already_renamed, born, check_packing_list, complete_after_rename, finish};
 pub use local::{Copied, Way};
 pub use room::Room;
 pub use staging::remove as remove_staged;
+pub use vanished::times_as_recorded;
 
 use crate::error::Fault;
 use crate::model::ids::{RelPath, Sha1};
@@ -31,7 +33,7 @@ use crate::model::ranges::RangeSet;
 use crate::model::span::Span;
 use crate::package::digest::Sha1State;
 use crate::store::Store;
-use crate::store::task_files::{FileProgress, FileRow};
+use crate::store::task_files::{FileProgress, FileRow, Times};
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::ops::Range;
@@ -52,6 +54,8 @@ pub struct Assembly {
     slots: Vec<Slot>,
     /// Copies share the blocks of their sources.
     clones: bool,
+    /// Times of files are those of a server.
+    served: bool,
     /// Slots whose file is open, oldest first; the oldest is closed when there are too many.
     opened: Mutex<VecDeque<u32>>,
     store: Store,
@@ -86,6 +90,9 @@ struct Slot {
     solid: AtomicBool,
     /// Which inode is recorded for it.
     recorded: Mutex<Option<u64>>,
+    /// Which times were recorded for it before the start.
+    times: Option<Times>,
+    mark: Mutex<Option<doubt::Mark>>,
     /// Held from the look at what is missing until it is written, and while bytes are counted as present: so a byte that
     /// counts is never written again. (File systems let one writer at a time into a file anyway.)
     gate: Mutex<()>,
@@ -106,6 +113,8 @@ struct SlotState {
     copying: bool,
     /// What the file was once all its bytes were there.
     stamp: Option<Stamp>,
+    /// Others wrote into it, and it was not hashed to its end since.
+    doubted: bool,
     /// Counts resets, so that a digest of old bytes is not taken for one of the new.
     epoch: u64,
 }
@@ -143,6 +152,8 @@ impl Slot {
             identity: Mutex::new(None),
             solid: AtomicBool::new(false),
             recorded: Mutex::new(row.inode),
+            times: row.times,
+            mark: Mutex::default(),
             gate: Mutex::default(),
             state: Mutex::new(SlotState {
                 verdict: if row.verified { Verdict::Verified } else { Verdict::Open },
@@ -153,6 +164,7 @@ impl Slot {
                 queued: false,
                 copying: false,
                 stamp: None,
+                doubted: row.doubted,
                 epoch: 0,
             }),
         }
@@ -189,7 +201,7 @@ impl Assembly {
         // At once: when the files are made anew, nothing would tell them from those that the database vouches for.
         let dropped = (0u32..).zip(&slots).filter(|(_, s)| std::mem::take(&mut lock(&s.state).dirty));
         store.record_files(task, &dropped.map(|(n, _)| forgotten(n)).collect::<Vec<_>>()).await?;
-        let staging::Prepared { found, clones } = prepared?;
+        let staging::Prepared { found, clones, served } = prepared?;
         if found == staging::Found::Another {
             store.forget_stage_inode(task).await?;
         }
@@ -201,6 +213,7 @@ impl Assembly {
             slots,
             sync_share: sync::share_of(wanted),
             clones,
+            served,
             opened: Mutex::default(),
             store: store.clone(),
             digester: digest::Queue::default(),
@@ -214,7 +227,11 @@ impl Assembly {
             vanished: Mutex::default(),
         });
         digest::start(&assembly);
-        for n in 0..assembly.slots.len() {
+        for (n, slot) in assembly.slots.iter().enumerate() {
+            {
+                let mut state = lock(&slot.state);
+                state.dirty = state.doubted;
+            }
             assembly.follow(n);
         }
         tokio::spawn(sync::keep_synced(Arc::downgrade(&assembly)));
@@ -226,7 +243,7 @@ impl Assembly {
         &self.root
     }
 
-    /// What lay in the way of staged files and was moved aside since the last call, in words.
+    /// What lay in the way of staged files and was moved aside since the last call, and who wrote into them, in words.
     pub fn take_put_aside(&self) -> Vec<String> {
         self.aside.take_told()
     }
@@ -285,7 +302,7 @@ impl Assembly {
         for r in ranges {
             have.remove(r.clone());
         }
-        self.store.record_files(self.task, &[FileProgress { have, ..forgotten(file) }]).await?;
+        self.store.record_files(self.task, &[FileProgress { have, times: slot.growing(), ..forgotten(file) }]).await?;
         {
             let mut state = lock(&slot.state);
             for r in ranges {
@@ -294,6 +311,7 @@ impl Assembly {
             state.digest = Sha1State::default();
             state.verdict = Verdict::Open;
             state.stamp = None;
+            state.doubted = false;
             state.copying = false;
             state.epoch += 1;
             state.dirty = true;
@@ -337,6 +355,7 @@ impl Assembly {
 
     fn open_file(&self, n: u32) -> Result<Arc<File>, Fault> {
         let slot = self.slot(n)?;
+        let settled = lock(&slot.state).stamp.is_some();
         let mut file = lock(&slot.file);
         if let Some(f) = &*file {
             return Ok(Arc::clone(f));
@@ -351,6 +370,9 @@ impl Assembly {
         let opened = Arc::new(opened);
         if vanished::is_solid(&opened, slot.size) {
             slot.solid.store(true, Ordering::Relaxed);
+        }
+        if !self.served && !settled {
+            slot.mark_first(&opened);
         }
         *lock(&slot.identity) = Some(identity);
         *file = Some(Arc::clone(&opened));
@@ -370,5 +392,5 @@ impl Assembly {
 
 /// What the database says of a file of which nothing is there.
 fn forgotten(file: u32) -> FileProgress {
-    FileProgress { idx: file, have: RangeSet::new(), digest: None, digest_at: 0, verified: false }
+    FileProgress { idx: file, ..FileProgress::default() }
 }
