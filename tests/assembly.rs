@@ -503,7 +503,8 @@ fn what_was_written_into_a_file_that_went_is_never_committed() {
     assert_eq!(fs::read(world.staged(0)).unwrap(), world.files[0].1);
 }
 
-/// What was hashed and recorded is not read again: a change of it on disk goes unnoticed, which is how the test sees that.
+/// What was hashed and recorded is not read again: a change that keeps the file's time goes unnoticed, which is how the test
+/// sees that.
 #[test]
 fn the_digest_goes_on_from_its_recorded_state() {
     let world = World::new(&[("a.mxf", 400_000)]);
@@ -518,7 +519,10 @@ fn the_digest_goes_on_from_its_recorded_state() {
         })
     });
     life.power_cut();
-    File::options().write(true).open(world.staged(0)).unwrap().write_all_at(b"not the byte", 1000).unwrap();
+    let file = File::options().write(true).open(world.staged(0)).unwrap();
+    let time = file.metadata().unwrap().modified().unwrap();
+    file.write_all_at(b"not the byte", 1000).unwrap();
+    file.set_modified(time).unwrap();
     let life = world.start();
     world.fill(&life, 0);
     life.wait_for(0, Verdict::Verified);
@@ -889,6 +893,69 @@ fn the_old_version_is_never_taken_for_the_new_one() {
     life.wait_verified();
 }
 
+/// The noted inode number was given to another directory: it is the package only if it was made when that was.
+#[test]
+fn a_number_that_is_used_again_is_no_package() {
+    let world = World::new(&[("a.mxf", 10_000)]);
+    let life = world.start();
+    world.fill_all(&life);
+    life.wait_verified();
+    life.block_on(async { finish(&life.assembly, &life.store, &world.row_now(&life).await, false).await }).unwrap();
+    life.power_cut();
+    let row = world.row();
+    assert!(already_renamed(&row));
+    fs::remove_dir_all(world.target()).unwrap();
+    fs::create_dir(world.target()).unwrap();
+    fs::write(world.target().join("a.mxf"), bytes(99, 10_000)).unwrap();
+    let inode = fs::metadata(world.target()).unwrap().ino();
+    world.rows(async |store| store.set_stage_inode(world.task, inode, row.stage_born).await.unwrap());
+    assert!(world.row().stage_born.is_some(), "this file system tells when things were made");
+    assert!(!already_renamed(&world.row()));
+}
+
+/// The service was down between the rename and the record.
+#[test]
+fn a_package_that_is_changed_before_it_is_recorded_is_read_again() {
+    let world = World::new(&[("a.mxf", 10_000)]);
+    let life = world.start();
+    world.fill_all(&life);
+    life.wait_verified();
+    life.block_on(async { finish(&life.assembly, &life.store, &world.row_now(&life).await, false).await }).unwrap();
+    life.power_cut();
+    let row = world.row();
+    let complete = || world.rows(async |store| complete_after_rename(&store, &row, &world.staging(), false).await);
+    let file = File::options().write(true).open(world.target().join("a.mxf")).unwrap();
+    let before = file.metadata().unwrap().modified().unwrap();
+    until("the clock of the file system goes on", || {
+        file.write_all_at(&[!world.files[0].1[5000]], 5000).unwrap();
+        file.metadata().unwrap().modified().unwrap() != before
+    });
+    let fault = complete().unwrap_err();
+    assert!(fault.message.contains("a.mxf was changed in the store before the package was recorded"), "{fault}");
+    file.write_all_at(&world.files[0].1[5000..5001], 5000).unwrap();
+    assert_eq!(complete().unwrap().files.len(), 1, "another time, the right bytes");
+}
+
+/// Others write into the hashed part of a file while the rest is received.
+#[test]
+fn what_is_written_into_a_growing_file_is_hashed_again() {
+    let world = World::new(&[("a.mxf", 3_000_000)]);
+    let life = world.start();
+    let half = 1_500_000;
+    life.assembly.write_at(0, 0, &world.files[0].1[..half]).unwrap();
+    life.assembly.commit(0, 0..half as u64);
+    life.block_on(life.assembly.sync()).unwrap();
+    let file = File::options().write(true).open(world.staged(0)).unwrap();
+    file.write_all_at(b"XYZ", 10).unwrap();
+    life.assembly.write_at(0, half as u64, &world.files[0].1[half..]).unwrap();
+    life.assembly.commit(0, half as u64..3_000_000);
+    until("it is found", || life.assembly.has_vanished());
+    assert_eq!(life.assembly.verdict(0), Verdict::Open, "nobody is blamed");
+    life.block_on(life.assembly.forget_vanished()).unwrap();
+    world.fill_all(&life);
+    life.wait_verified();
+}
+
 /// A directory that we neither received nor generated is not replaced, whatever a task is called.
 #[test]
 fn a_stranger_in_the_store_is_left_alone() {
@@ -915,7 +982,7 @@ fn a_rename_that_did_not_happen_loses_nothing() {
     let fault = life.block_on(async { finish(&life.assembly, &life.store, &world.row_now(&life).await, false).await });
     assert_eq!(fault.unwrap_err().class, FaultClass::Local);
     life.power_cut();
-    assert!(world.row().stage_inode.is_some() && !already_renamed(&world.row()));
+    assert!(world.row().stage_inode.is_none(), "it would be taken for whatever gets that inode next");
     assert!(world.start().assembly.verified());
 }
 

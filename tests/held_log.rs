@@ -59,7 +59,8 @@ impl Delivery {
         self.have = (self.have + 16) % (1 << 20);
         let mut have = RangeSet::new();
         have.insert(0..self.have.max(1));
-        let p = FileProgress { idx: 0, have, digest: Some(vec![0; 100]), digest_at: 0, verified: false };
+        let p =
+            FileProgress { idx: 0, have, digest: Some(vec![0; 100]), digest_at: 0, verified: false, ..FileProgress::default() };
         self.store.record_files(self.task, &[p]).await.unwrap();
     }
 }

@@ -87,7 +87,7 @@ async fn fill(store: &Store) -> (i64, i64) {
     store.move_task(send, TaskState::Queues, TaskState::Uploading, "", 3_000).await.unwrap();
     let mut have = RangeSet::new();
     have.insert(0..600);
-    let p = FileProgress { idx: 0, have, digest: None, digest_at: 0, verified: false };
+    let p = FileProgress { idx: 0, have, digest: None, digest_at: 0, verified: false, ..FileProgress::default() };
     store.record_files(recv, &[p]).await.unwrap();
     for (task, done) in [(recv, 600), (send, 1000)] {
         store.set_leg(task, Method::Cdn, LegState::Running, "", 0, None).await.unwrap();
@@ -289,7 +289,7 @@ async fn figures_in_the_views_are_right() {
     );
     // Nothing that is not in its store looks like 100 %.
     let (whole, rest) = (RangeSet::from_text("0-1000").unwrap(), RangeSet::from_text("0-500").unwrap());
-    let p = |idx, have| FileProgress { idx, have, digest: None, digest_at: 0, verified: true };
+    let p = |idx, have| FileProgress { idx, have, digest: None, digest_at: 0, verified: true, ..FileProgress::default() };
     store.record_files(recv, &[p(0, whole), p(1, rest)]).await.unwrap();
     let percent = |id: i64| format!("select percent from v_tasks where task = (select name from tasks where id = {id})");
     assert_eq!(one(&store, &percent(recv)).await, "99.999");

@@ -122,11 +122,18 @@ async fn received_again_keeps_what_is_on_disk() {
     let (_dir, store) = open().await;
     let id = store.accept_task(&film(), 1).await.unwrap();
     store.move_task(id, TaskState::Queues, TaskState::Downloading, "", 2).await.unwrap();
-    assert!(store.set_stage_inode(id, 4711).await.unwrap());
+    assert!(store.set_stage_inode(id, 4711, Some(5)).await.unwrap());
     store.refuse_file(id, 1, Some(Method::Cdn), "gone", 3).await.unwrap();
     let mut have = RangeSet::new();
     have.insert(0..300);
-    let p = FileProgress { idx: 0, have: have.clone(), digest: Some(vec![7; 92]), digest_at: 300, verified: false };
+    let p = FileProgress {
+        idx: 0,
+        have: have.clone(),
+        digest: Some(vec![7; 92]),
+        digest_at: 300,
+        verified: false,
+        ..FileProgress::default()
+    };
     store.record_files(id, &[p]).await.unwrap();
     let mut again = film();
     again.legs = vec![(Method::Obs, 1520)];
@@ -147,8 +154,14 @@ async fn recorded_progress_reads_back() {
     let mut have = RangeSet::new();
     have.insert(0..10);
     have.insert(20..30);
-    let progress =
-        |idx, have: &RangeSet, verified| FileProgress { idx, have: have.clone(), digest: None, digest_at: 0, verified };
+    let progress = |idx, have: &RangeSet, verified| FileProgress {
+        idx,
+        have: have.clone(),
+        digest: None,
+        digest_at: 0,
+        verified,
+        ..FileProgress::default()
+    };
     store
         .record_files(id, &[progress(0, &have, false), progress(2, &have, true), progress(1, &RangeSet::new(), false)])
         .await
@@ -595,7 +608,14 @@ async fn ten_thousand_files_are_recorded_in_bounded_time() {
     let start = Instant::now();
     let id = store.accept_task(&new, 1).await.unwrap();
     let have = RangeSet::from_text("0-1").unwrap();
-    let record = |idx| FileProgress { idx, have: have.clone(), digest: Some(vec![1; 92]), digest_at: 1, verified: true };
+    let record = |idx| FileProgress {
+        idx,
+        have: have.clone(),
+        digest: Some(vec![1; 92]),
+        digest_at: 1,
+        verified: true,
+        ..FileProgress::default()
+    };
     store.record_files(id, &(0..10_000).map(record).collect::<Vec<_>>()).await.unwrap();
     store.resume_task(id, &new, 2).await.unwrap();
     assert!(start.elapsed() < Duration::from_secs(15), "took {:?}: nobody else can write meanwhile", start.elapsed());

@@ -43,6 +43,12 @@ impl Aside {
         Self { dir: beside.join(root.file_name().unwrap_or_default()), told: Mutex::default() }
     }
 
+    /// Something that operators should know.
+    pub fn tell(&self, text: String) {
+        tracing::warn!("{text}");
+        lock(&self.told).push(text);
+    }
+
     /// What was put aside since the last call, in words.
     pub fn take_told(&self) -> Vec<String> {
         std::mem::take(&mut lock(&self.told))
@@ -120,8 +126,7 @@ impl Aside {
                 Ok(()) => {}
             }
             let text = format!("{} was {what}, in the way of what is received: it was moved to {}", from.display(), to.display());
-            tracing::warn!("{text}");
-            lock(&self.told).push(text);
+            self.tell(text);
             return Ok(());
         }
         Err(refused(io::Error::from(io::ErrorKind::AlreadyExists)))

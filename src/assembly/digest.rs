@@ -1,6 +1,6 @@
 //! The thread that follows the edge of every file with a running SHA-1.
 
-use super::{Assembly, Verdict, lock};
+use super::{Assembly, Verdict, lock, vanished};
 use crate::error::Fault;
 use crate::transport::Sink as _;
 use std::collections::VecDeque;
@@ -108,10 +108,17 @@ fn turn(assembly: &Assembly, n: usize, buffer: &mut [u8]) -> Result<(), Fault> {
     if state.epoch != epoch {
         return Ok(()); // reset meanwhile: these were the old bytes
     }
+    if verdict == Verdict::Wrong && state.doubted {
+        // Nobody who brought it is to blame.
+        drop(state);
+        assembly.missed(n as u32);
+        return Err(vanished::fault(&slot.path.under(&assembly.root)));
+    }
     state.digest = digest;
     state.dirty = true;
     if verdict != Verdict::Open {
         state.verdict = verdict;
+        state.doubted = false;
         drop(state);
         assembly.news.notify_one();
     }

@@ -8,16 +8,20 @@ use super::{Assembly, lock, staging, vanished};
 use crate::error::{Fault, io_fault};
 use crate::model::ids::{RelPath, Sha1};
 use crate::package::documents::{PackageDocuments, Verdict};
+use crate::package::in_place::{place_of, verify_in_place};
 use crate::store::Store;
 use crate::store::library::{LibraryFile, PackageRow};
+use crate::store::task_files::{FileRow, Times};
 use crate::store::tasks::TaskRow;
 use crate::views::{is_master, marker, stranger_in_store};
 use rustix::fs::{CWD, RenameFlags};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+use tokio_util::sync::CancellationToken;
 
 /// A package that is in its store now.
 #[derive(Debug)]
@@ -26,10 +30,17 @@ pub struct Finished {
     pub files: Vec<LibraryFile>,
 }
 
-/// Was the staged package renamed before we stopped?
+/// Was the staged package renamed before we stopped? Numbers of inodes are used again, so it must have been made at the same
+/// time, too. (Devices are not compared: they have other numbers after a start.)
 pub fn already_renamed(task: &TaskRow) -> bool {
-    let inode = std::fs::symlink_metadata(&task.store_path).map(|m| m.ino()).ok();
-    task.stage_inode.is_some() && task.stage_inode == inode
+    let Some(noted) = task.stage_inode else { return false };
+    task.store_path.symlink_metadata().is_ok_and(|m| m.ino() == noted && task.stage_born.is_none_or(|at| Some(at) == born(&m)))
+}
+
+/// When a file or directory was made, in nanoseconds since the epoch. `None`: its file system does not say.
+pub fn born(m: &Metadata) -> Option<i64> {
+    let at = m.created().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    i64::try_from(at.as_nanos()).ok()
 }
 
 /// Checks the packing list and renames the package into its store. `single`: the package is one file.
@@ -53,7 +64,7 @@ pub async fn finish(assembly: &Arc<Assembly>, store: &Store, task: &TaskRow, sin
         let first = gone.next().unwrap_or_default();
         return Err(Fault { others: gone.collect(), ..vanished::fault(assembly.root()).file(first) });
     }
-    let inode = {
+    let (inode, born) = {
         let (staged, whole) = (staged.clone(), Arc::clone(assembly));
         blocking(move || {
             if !single {
@@ -68,18 +79,24 @@ pub async fn finish(assembly: &Arc<Assembly>, store: &Store, task: &TaskRow, sin
                 let what = if single { "plain file" } else { "plain directory" };
                 return Err(Fault::local(format!("{} is not the {what} any more that was received", staged.display())));
             }
-            Ok(meta.ino())
+            Ok((meta.ino(), born(&meta)))
         })
         .await?
     };
     if let Some(stranger) = stranger_in_store(store, &task.store_path).await? {
         return Err(stranger);
     }
-    if !store.set_stage_inode(task.id, inode).await? {
+    if !store.set_stage_inode(task.id, inode, born).await? {
         return Err(Fault::permanent("the task was cancelled or received again"));
     }
-    let target = task.store_path.clone();
-    blocking(move || rename_into_store(&staged, &target)).await
+    let (target, from) = (task.store_path.clone(), staged.clone());
+    let renamed = blocking(move || rename_into_store(&from, &target)).await;
+    let is_there = move || Ok(staged.symlink_metadata().is_ok_and(|m| m.ino() == inode));
+    if renamed.is_err() && blocking(is_there).await? {
+        // Else whatever gets this number next would be taken for the package.
+        store.forget_stage_inode(task.id).await?;
+    }
+    renamed
 }
 
 /// Everything after the rename; may be repeated. The old version of the package, if there was one, goes.
@@ -91,9 +108,9 @@ pub async fn complete_after_rename(store: &Store, task: &TaskRow, staging: &Path
     let (target, staging) = (task.store_path.clone(), staging.to_owned());
     let master = is_master(store, &target).await?;
     blocking(move || {
+        let files = library_files(&target, &rows, single)?;
         let expected: Vec<_> = rows.into_iter().map(|r| (r.path, r.size, r.sha1)).collect();
         let title_root = target.clone();
-        let files = library_files(&target, &expected, single)?;
         let (verdict, title) = if single {
             ("complete".to_owned(), String::new())
         } else {
@@ -188,16 +205,40 @@ fn rename_into_store(staged: &Path, target: &Path) -> Result<(), Fault> {
     sync_dir(staged)
 }
 
-fn library_files(target: &Path, expected: &[(RelPath, u64, Sha1)], single: bool) -> Result<Vec<LibraryFile>, Fault> {
-    expected
-        .iter()
-        .map(|(path, size, sha1)| {
-            let path = if single { target.to_owned() } else { path.under(target) };
-            let meta = path.symlink_metadata().map_err(|e| io_fault("cannot look at", &path, &e))?;
-            if !meta.is_file() || meta.len() != *size {
-                return Err(Fault::local(format!("{} changed while the package was handed over", path.display())));
+/// The files of a package in its store as the library knows them. One that is not as it was when it was verified is read
+/// again: nobody may have written into it meanwhile.
+fn library_files(target: &Path, rows: &[FileRow], single: bool) -> Result<Vec<LibraryFile>, Fault> {
+    let mut files = Vec::with_capacity(rows.len());
+    for row in rows {
+        let path = place_of(target, single, &row.path);
+        let look = || path.symlink_metadata().map_err(|e| io_fault("cannot look at", &path, &e));
+        let meta = look()?;
+        let changed = || Fault::local(format!("{} changed while the package was handed over", path.display()));
+        if !meta.is_file() || meta.len() != row.size {
+            return Err(changed());
+        }
+        let (now, same) = (vanished::Stamp::of(&meta), row.inode == Some(vanished::Identity::of(&meta).recorded()));
+        // The rename of a file changes its ctime, that of its directory does not.
+        let noted = row.times.map(|t| Times { changed: t.changed.filter(|_| !single), ..t });
+        if !same || !noted.is_some_and(|t| now.is_at(t)) {
+            let list = [(row.path.clone(), row.size, row.sha1)];
+            let wrong = verify_in_place(target, single, &list, &CancellationToken::new());
+            if wrong.is_none_or(|w| !w.is_empty()) {
+                let text =
+                    "was changed in the store before the package was recorded: remove the package there, then receive it again";
+                return Err(Fault::local(format!("{} {text}", path.display())).file(&row.path));
             }
-            Ok(LibraryFile { mtime_ns: crate::clock::mtime_ns(&meta), inode: meta.ino(), path, size: *size, sha1: *sha1 })
-        })
-        .collect()
+            if now != vanished::Stamp::of(&look()?) {
+                return Err(changed());
+            }
+        }
+        files.push(LibraryFile {
+            mtime_ns: crate::clock::mtime_ns(&meta),
+            inode: meta.ino(),
+            path,
+            size: row.size,
+            sha1: row.sha1,
+        });
+    }
+    Ok(files)
 }

@@ -102,14 +102,14 @@ impl Assembly {
     pub fn copy_by(&self, file: u32, source: &Path, way: Way, stop: &CancellationToken) -> Result<Copied, Fault> {
         let slot = self.slot(file)?;
         let mut from = Source::open(slot, source)?;
-        let before = {
+        let (before, epoch) = {
             let mut state = lock(&slot.state);
             if state.verdict == Verdict::Verified {
                 return Ok(Copied::Verified);
             }
             state.copying = true;
             state.epoch += 1; // what the digester is at now does not count
-            !state.have.is_empty()
+            (!state.have.is_empty(), state.epoch)
         };
         let cloned = if way == Way::Clone { self.clone_file(slot, &from) } else { Ok(false) };
         let copied = cloned.and_then(|cloned| {
@@ -131,13 +131,18 @@ impl Assembly {
         if !right {
             return Err(Fault::corrupt(format!("wrong SHA-1 in {}", source.display())).file(&slot.path));
         }
-        let epoch = lock(&slot.state).epoch;
         self.settle(file, epoch)?;
         {
             let mut state = lock(&slot.state);
             state.copying = false;
-            state.verdict = Verdict::Verified;
             state.dirty = true;
+            if state.epoch != epoch {
+                // Others wrote into it: what is there now is hashed by the next run.
+                state.digest = Sha1State::default();
+                return Ok(Copied::Stopped);
+            }
+            state.verdict = Verdict::Verified;
+            state.doubted = false;
         }
         self.news.notify_one();
         Ok(Copied::Verified)
@@ -194,7 +199,9 @@ impl Assembly {
             if lock(&slot.state).have.covered(&range) > 0 {
                 return Ok(false);
             }
-            target.write_all_at(part, at).map_err(|e| staging::write_fault(&self.root, &slot.path, &e))?;
+            let wrote = target.write_all_at(part, at);
+            slot.mark_again(&target);
+            wrote.map_err(|e| staging::write_fault(&self.root, &slot.path, &e))?;
             let mut state = lock(&slot.state);
             state.have.insert(range);
             state.digest = digest.clone();
@@ -224,6 +231,7 @@ impl Assembly {
         let len = usize::try_from(range.end - range.start).unwrap_or(BLOCK);
         match rustix::fs::copy_file_range(&from.file, Some(&mut source_at), &*target, Some(&mut target_at), len) {
             Ok(n) if n > 0 => {
+                slot.mark_again(&target);
                 let mut state = lock(&slot.state);
                 state.have.insert(range.start..range.start + n as u64);
                 state.dirty = true;
@@ -256,6 +264,10 @@ impl Assembly {
             return Ok(false);
         }
         *lock(&slot.identity) = Some(identity);
+        slot.take_mark(None);
+        if !self.served {
+            slot.mark_first(&target);
+        }
         drop(open);
         let mut state = lock(&slot.state);
         state.have.insert(0..slot.size);

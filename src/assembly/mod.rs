@@ -12,6 +12,7 @@
 
 mod aside;
 mod digest;
+mod doubt;
 mod finish;
 mod local;
 mod room;
@@ -20,10 +21,11 @@ mod staging;
 mod sync;
 mod vanished;
 
-pub use finish::{Finished, already_renamed, check_packing_list, complete_after_rename, finish};
+pub use finish::{Finished, already_renamed, born, check_packing_list, complete_after_rename, finish};
 pub use local::{Copied, Way};
 pub use room::Room;
 pub use staging::remove as remove_staged;
+pub use vanished::times_as_recorded;
 
 use crate::error::Fault;
 use crate::model::ids::{RelPath, Sha1};
@@ -31,7 +33,7 @@ use crate::model::ranges::RangeSet;
 use crate::model::span::Span;
 use crate::package::digest::Sha1State;
 use crate::store::Store;
-use crate::store::task_files::{FileProgress, FileRow};
+use crate::store::task_files::{FileProgress, FileRow, Times};
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::ops::Range;
@@ -60,6 +62,8 @@ pub struct Assembly {
     slots: Vec<Slot>,
     /// Copies share the blocks of their sources.
     clones: bool,
+    /// Times of files are those of a server.
+    served: bool,
     /// Slots whose file is open, oldest first; the oldest is closed when there are too many.
     opened: Mutex<VecDeque<u32>>,
     store: Store,
@@ -99,6 +103,9 @@ struct Slot {
     solid: AtomicBool,
     /// Which inode is recorded for it.
     recorded: Mutex<Option<u64>>,
+    /// Which times were recorded for it before the start.
+    times: Option<Times>,
+    mark: Mutex<Option<doubt::Mark>>,
     /// Held from the look at what is missing until it is written, and while bytes are counted as present: so a byte that
     /// counts is never written again. (File systems let one writer at a time into a file anyway.)
     gate: Mutex<()>,
@@ -119,6 +126,8 @@ struct SlotState {
     copying: bool,
     /// What the file was once all its bytes were there.
     stamp: Option<Stamp>,
+    /// Others wrote into it, and it was not hashed to its end since.
+    doubted: bool,
     /// Counts resets, so that a digest of old bytes is not taken for one of the new.
     epoch: u64,
 }
@@ -156,6 +165,8 @@ impl Slot {
             identity: Mutex::new(None),
             solid: AtomicBool::new(false),
             recorded: Mutex::new(row.inode),
+            times: row.times,
+            mark: Mutex::default(),
             gate: Mutex::default(),
             state: Mutex::new(SlotState {
                 verdict: if row.verified { Verdict::Verified } else { Verdict::Open },
@@ -166,6 +177,7 @@ impl Slot {
                 queued: false,
                 copying: false,
                 stamp: None,
+                doubted: row.doubted,
                 epoch: 0,
             }),
         }
@@ -203,7 +215,7 @@ impl Assembly {
         let dropped = (0u32..).zip(&slots).filter(|(_, s)| std::mem::take(&mut lock(&s.state).dirty));
         let mut dropped: Vec<u32> = dropped.map(|(n, _)| n).collect();
         store.record_files(task, &dropped.iter().map(|n| forgotten(*n)).collect::<Vec<_>>()).await?;
-        let staging::Prepared { found, clones } = prepared?;
+        let staging::Prepared { found, clones, served } = prepared?;
         if found == staging::Found::Another {
             store.forget_stage_inode(task).await?;
             dropped.clear();
@@ -216,6 +228,7 @@ impl Assembly {
             slots,
             sync_share: sync::share_of(wanted),
             clones,
+            served,
             opened: Mutex::default(),
             store: store.clone(),
             digester: digest::Queue::default(),
@@ -231,7 +244,11 @@ impl Assembly {
             dropped,
         });
         digest::start(&assembly);
-        for n in 0..assembly.slots.len() {
+        for (n, slot) in assembly.slots.iter().enumerate() {
+            {
+                let mut state = lock(&slot.state);
+                state.dirty = state.doubted;
+            }
             assembly.follow(n);
         }
         tokio::spawn(sync::keep_synced(Arc::downgrade(&assembly)));
@@ -249,7 +266,7 @@ impl Assembly {
         &self.root
     }
 
-    /// What lay in the way of staged files and was moved aside since the last call, in words.
+    /// What lay in the way of staged files and was moved aside since the last call, and who wrote into them, in words.
     pub fn take_put_aside(&self) -> Vec<String> {
         self.aside.take_told()
     }
@@ -308,7 +325,7 @@ impl Assembly {
         for r in ranges {
             have.remove(r.clone());
         }
-        self.store.record_files(self.task, &[FileProgress { have, ..forgotten(file) }]).await?;
+        self.store.record_files(self.task, &[FileProgress { have, times: slot.growing(), ..forgotten(file) }]).await?;
         {
             let mut state = lock(&slot.state);
             for r in ranges {
@@ -317,6 +334,7 @@ impl Assembly {
             state.digest = Sha1State::default();
             state.verdict = Verdict::Open;
             state.stamp = None;
+            state.doubted = false;
             state.copying = false;
             state.epoch += 1;
             state.dirty = true;
@@ -360,6 +378,7 @@ impl Assembly {
 
     fn open_file(&self, n: u32) -> Result<Arc<File>, Fault> {
         let slot = self.slot(n)?;
+        let settled = lock(&slot.state).stamp.is_some();
         let mut file = lock(&slot.file);
         if let Some(f) = &*file {
             return Ok(Arc::clone(f));
@@ -374,6 +393,9 @@ impl Assembly {
         let opened = Arc::new(opened);
         if vanished::is_solid(&opened, slot.size) {
             slot.solid.store(true, Ordering::Relaxed);
+        }
+        if !self.served && !settled {
+            slot.mark_first(&opened);
         }
         *lock(&slot.identity) = Some(identity);
         *file = Some(Arc::clone(&opened));
@@ -393,5 +415,5 @@ impl Assembly {
 
 /// What the database says of a file of which nothing is there.
 fn forgotten(file: u32) -> FileProgress {
-    FileProgress { idx: file, have: RangeSet::new(), digest: None, digest_at: 0, verified: false }
+    FileProgress { idx: file, ..FileProgress::default() }
 }

@@ -39,7 +39,9 @@ impl Sink for Assembly {
         // Bytes that are in place are never overwritten: a neighbour's piece may only fill what is missing.
         for r in missing() {
             let part = &data[(r.start - offset) as usize..(r.end - offset) as usize];
-            f.write_all_at(part, r.start).map_err(|e| staging::write_fault(&self.root, &slot.path, &e))?;
+            let wrote = f.write_all_at(part, r.start);
+            slot.mark_again(&f);
+            wrote.map_err(|e| staging::write_fault(&self.root, &slot.path, &e))?;
             let mut state = lock(&slot.state);
             let new = state.written.missing(&r).iter().map(|m| m.end - m.start).sum();
             state.written.insert(r);

@@ -27,10 +27,12 @@ pub struct Prepared {
     pub found: Found,
     /// Files of this node can be cloned into it.
     pub clones: bool,
+    /// Times of files are those of a server.
+    pub served: bool,
 }
 
-/// Makes the directory and its sub-directories, drops claims on files that are not there, and checks the free space for
-/// what is wanted here (a cacher takes only its part).
+/// Makes the directory and its sub-directories, drops claims on files that are not there, doubts those into which others
+/// wrote, and checks the free space for what is wanted here (a cacher takes only its part).
 ///
 /// A task that fits when others are done is told to wait (a transient fault); one that does not fit at all has failed.
 ///
@@ -87,8 +89,23 @@ pub fn prepare(root: &Path, aside: &Aside, slots: &[Slot], stage_inode: Option<u
         }
         let counts = {
             let mut s = lock(&slot.state);
-            s.stamp = meta.as_ref().filter(|_| s.verdict == Verdict::Verified && !served).map(Stamp::of);
-            !s.have.is_empty() || s.verdict != Verdict::Open
+            let counts = !s.have.is_empty() || s.verdict != Verdict::Open;
+            if let Some(stamp) = meta.as_ref().filter(|_| counts).map(Stamp::of) {
+                let verified = s.verdict == Verdict::Verified;
+                let noted = slot.times.filter(|t| t.changed.is_some() || !verified).filter(|t| stamp.is_at(*t));
+                if let Some(noted) = noted {
+                    let settled = noted.changed.is_some() && (verified || slot.is_all_there(&s));
+                    s.stamp = Some(stamp).filter(|_| settled && !served);
+                    slot.take_mark(meta.as_ref().filter(|_| noted.changed.is_none() && !served));
+                } else {
+                    s.doubt();
+                    if verified {
+                        let text = "is not as it was when it was verified: it is hashed again before it counts";
+                        aside.tell(format!("{} {text}", path.display()));
+                    }
+                }
+            }
+            counts
         };
         *lock(&slot.identity) = meta.filter(|_| counts).map(|m| Identity::of(&m));
         let lacks = slot.wanted.saturating_sub(allocated);
@@ -101,7 +118,7 @@ pub fn prepare(root: &Path, aside: &Aside, slots: &[Slot], stage_inode: Option<u
         missing -= copies; // they share the blocks that are there
     }
     if missing <= free.saturating_sub(room.promised) {
-        return Ok(Prepared { found, clones });
+        return Ok(Prepared { found, clones, served });
     }
     let promised = match room.promised {
         0 => String::new(),

@@ -1,8 +1,10 @@
 //! When what was received is made durable and recorded.
 
+use super::vanished::Stamp;
 use super::{Assembly, Verdict, lock, staging};
 use crate::error::{Fault, io_fault};
-use crate::store::task_files::FileProgress;
+use crate::store::task_files::{FileProgress, Times};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -46,7 +48,10 @@ impl Assembly {
                 digest: Some(state.digest.to_bytes().to_vec()),
                 digest_at: state.digest.len(),
                 verified: state.verdict == Verdict::Verified,
+                times: None,
+                doubted: state.doubted,
             });
+            let before = (state.stamp, state.epoch);
             drop(state);
             // Not held while the other lock is taken.
             let identity = *lock(&slot.identity);
@@ -54,7 +59,7 @@ impl Assembly {
                 if *lock(&slot.recorded) != Some(identity.recorded()) {
                     inodes.push((n, identity.recorded()));
                 }
-                files.push((n, lock(&slot.file).clone(), slot.path.clone(), slot.size, slot.wanted, identity));
+                files.push((n, lock(&slot.file).clone(), slot.path.clone(), slot.size, slot.wanted, identity, before));
             }
         }
         if progress.is_empty() {
@@ -65,27 +70,44 @@ impl Assembly {
         }
         let root = self.root.clone();
         let synced = tokio::task::spawn_blocking(move || {
-            let mut vanished = Vec::new();
-            for (n, open, path, size, wanted, identity) in files {
+            let mut stamps = Vec::new();
+            for (n, open, path, size, wanted, identity, before) in files {
                 // One that was closed meanwhile: the kernel keeps its data and its errors with the file, not with the descriptor.
                 let open = match open {
                     None => staging::open_known(&root, &path, (size, wanted), identity)?.map(|(file, _)| Arc::new(file)),
                     open => open,
                 };
-                match open {
-                    Some(file) => file.sync_data().map_err(|e| io_fault("cannot sync", &path.under(&root), &e))?,
-                    None => vanished.push(n),
-                }
+                let refused = |e: std::io::Error| io_fault("cannot sync", &path.under(&root), &e);
+                let stamp = match open {
+                    // Its times are compared at the next start.
+                    Some(file) if before.0.is_some() => {
+                        file.sync_all().and_then(|()| file.metadata()).map(Some).map_err(refused)?
+                    }
+                    Some(file) => file.sync_data().and_then(|()| file.metadata()).map(Some).map_err(refused)?,
+                    None => None,
+                };
+                stamps.push((n, stamp.as_ref().map(Stamp::of), before));
             }
-            Ok(vanished)
+            Ok(stamps)
         })
         .await
         .unwrap_or_else(|e| Err(Fault::local(format!("sync: {e}"))));
         let recorded = match synced {
-            Ok(vanished) => {
-                vanished.iter().for_each(|n| self.missed(*n));
-                progress.retain(|p| !vanished.contains(&p.idx));
-                inodes.retain(|(n, _)| !vanished.contains(n));
+            Ok(stamps) => {
+                let times: HashMap<u32, Option<Option<Times>>> = stamps
+                    .into_iter()
+                    .map(|(n, stamp, before)| (n, stamp.and_then(|s| self.times_of(&self.slots[n as usize], s, before))))
+                    .collect();
+                times.iter().filter(|(_, t)| t.is_none()).for_each(|(n, _)| self.missed(*n));
+                progress.retain_mut(|p| match times.get(&p.idx) {
+                    Some(None) => false,
+                    Some(Some(times)) => {
+                        p.times = *times;
+                        true
+                    }
+                    None => true,
+                });
+                inodes.retain(|(n, _)| progress.iter().any(|p| p.idx == *n));
                 self.record(&inodes, &progress).await
             }
             Err(fault) => {

@@ -5,13 +5,14 @@
 //! the names are looked at. What is not as it was is forgotten, first in the database, and fetched again.
 //!
 //! A file that is cut shows by its size, and so nothing is written into one that lacks a part: a write at its end would
-//! hide the hole. One that others write into shows by its times, once all its bytes are there: before, they are ours.
+//! hide the hole. One that others write into shows by its times, once all its bytes are there; before, see [`super::doubt`].
 
 use super::local::has_times_of_its_own;
 use super::{Assembly, Slot, Verdict, forgotten, lock, staging};
 use crate::error::{Fault, io_fault};
 use crate::model::ranges::RangeSet;
 use crate::package::digest::Sha1State;
+use crate::store::task_files::Times;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -37,6 +38,11 @@ impl Identity {
     }
 }
 
+/// Inode and times of a file, as they are recorded once all its bytes are there.
+pub fn times_as_recorded(m: &Metadata) -> (u64, Times) {
+    (Identity::of(m).recorded(), Stamp::of(m).times())
+}
+
 /// What changes when somebody writes into a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
@@ -45,7 +51,22 @@ pub struct Stamp {
     changed: (i64, i64),
 }
 
+pub fn nanoseconds((seconds, rest): (i64, i64)) -> i64 {
+    seconds.saturating_mul(1_000_000_000).saturating_add(rest)
+}
+
 impl Stamp {
+    /// As it is recorded.
+    pub fn times(self) -> Times {
+        Times { modified: nanoseconds(self.modified), changed: Some(nanoseconds(self.changed)) }
+    }
+
+    /// Are these its times?
+    pub fn is_at(self, times: Times) -> bool {
+        let mine = self.times();
+        mine.modified == times.modified && times.changed.is_none_or(|c| mine.changed == Some(c))
+    }
+
     pub fn of(m: &Metadata) -> Self {
         Self { size: m.len(), modified: (m.mtime(), m.mtime_nsec()), changed: (m.ctime(), m.ctime_nsec()) }
     }
@@ -102,16 +123,27 @@ impl Assembly {
     /// Looks at one name. Not while its gate is held.
     pub(super) fn look_at(&self, n: u32, slot: &Slot) {
         // Held, so that it is not made or cut by us at this moment.
-        let _gate = lock(&slot.gate);
+        let gate = lock(&slot.gate);
         let stamp = lock(&slot.state).stamp;
-        let _file = lock(&slot.file);
+        let file = lock(&slot.file);
         let Some(known) = *lock(&slot.identity) else { return };
-        let there = match slot.path.under(&self.root).symlink_metadata() {
-            Ok(m) => Identity::of(&m) == known && is_uncut(slot, &m) && stamp.is_none_or(|s| s == Stamp::of(&m)),
+        let meta = slot.path.under(&self.root).symlink_metadata();
+        let there = match &meta {
+            Ok(m) => Identity::of(m) == known && is_uncut(slot, m) && stamp.is_none_or(|s| s == Stamp::of(m)),
             Err(e) => !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
         };
         if !there {
-            self.missed(n);
+            return self.missed(n);
+        }
+        let touched = meta.is_ok_and(|m| {
+            stamp.is_none() && slot.is_touched(&m) && {
+                self.doubt(slot, &m);
+                true
+            }
+        });
+        drop((gate, file));
+        if touched {
+            self.follow(n as usize);
         }
     }
 
@@ -122,6 +154,8 @@ impl Assembly {
         let uncut = is_uncut(slot, &meta);
         if !uncut {
             self.missed(n);
+        } else if slot.is_touched(&meta) {
+            self.doubt(slot, &meta);
         }
         Ok(uncut)
     }
@@ -141,6 +175,10 @@ impl Assembly {
         if !is_uncut(slot, &meta) {
             self.missed(n);
             return Err(fault(&slot.path.under(&self.root)).file(&slot.path));
+        }
+        if slot.is_touched(&meta) {
+            self.doubt(slot, &meta);
+            return Ok(());
         }
         let mut state = lock(&slot.state);
         if state.epoch == epoch {
@@ -162,6 +200,7 @@ impl Assembly {
                 let _gate = lock(&slot.gate);
                 lock(&slot.file).take();
                 let known = lock(&slot.identity).take();
+                slot.take_mark(None);
                 slot.solid.store(false, Ordering::Relaxed);
                 // Whatever took its place is somebody's, and may have another name elsewhere.
                 staging::clear(&self.root, &self.aside, &slot.path, known)?;
@@ -170,7 +209,7 @@ impl Assembly {
                 (state.have, state.written) = (RangeSet::new(), RangeSet::new());
                 (state.digest, state.verdict, state.stamp) = (Sha1State::default(), Verdict::Open, None);
                 state.epoch += 1;
-                state.dirty = false;
+                (state.dirty, state.doubted) = (false, false);
                 lock(&self.vanished).remove(n);
             }
             self.follow(*n as usize);

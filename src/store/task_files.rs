@@ -25,6 +25,18 @@ pub struct FileRow {
     pub local_source: Option<PathBuf>,
     /// Inode of the staged file that all this speaks of.
     pub inode: Option<u64>,
+    /// Its times when this was recorded; `None`: not known.
+    pub times: Option<Times>,
+    /// Others wrote into it, and it was not hashed to its end since.
+    pub doubted: bool,
+}
+
+/// When a staged file was changed last, in nanoseconds since the epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    pub modified: i64,
+    /// `None`: not compared, as it changes with every write of ours.
+    pub changed: Option<i64>,
 }
 
 /// A span and who fetches it; `None` is a copy from the library.
@@ -36,20 +48,24 @@ pub struct SpanRow {
 }
 
 /// What a sync of one file recorded.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct FileProgress {
     pub idx: u32,
     pub have: RangeSet,
     pub digest: Option<Vec<u8>>,
     pub digest_at: u64,
     pub verified: bool,
+    /// See [`FileRow`].
+    pub times: Option<Times>,
+    pub doubted: bool,
 }
 
 impl Store {
     /// In file list order.
     pub async fn task_files(&self, task: i64) -> Result<Vec<FileRow>, Fault> {
         let rows = sqlx::query(
-            "SELECT path, size, lower(hex(sha1)) AS sha1, state, have, digest, digest_at, local_source, inode \
+            "SELECT path, size, lower(hex(sha1)) AS sha1, state, have, digest, digest_at, local_source, inode, \
+             mtime_ns, ctime_ns, doubted \
              FROM task_files WHERE task_id = ? ORDER BY idx",
         )
         .bind(task)
@@ -71,6 +87,12 @@ impl Store {
                     digest_at: u(r.try_get("digest_at").map_err(db_fault)?),
                     local_source: r.try_get::<Option<String>, _>("local_source").map_err(db_fault)?.map(PathBuf::from),
                     inode: Some(u(r.try_get("inode").map_err(db_fault)?)).filter(|n| *n > 0),
+                    times: Some(Times {
+                        modified: r.try_get("mtime_ns").map_err(db_fault)?,
+                        changed: Some(r.try_get("ctime_ns").map_err(db_fault)?).filter(|n| *n != 0),
+                    })
+                    .filter(|t| t.modified != 0),
+                    doubted: r.try_get("doubted").map_err(db_fault)?,
                 })
             })
             .collect()
@@ -129,14 +151,18 @@ impl Store {
                 } else {
                     "partial"
                 };
-                json!([f.idx, f.have.to_text(), f.have.total(), f.digest.as_ref().map(hex::encode), f.digest_at, state])
+                let (modified, changed) = f.times.map_or((0, 0), |t| (t.modified, t.changed.unwrap_or(0)));
+                let digest = f.digest.as_ref().map(hex::encode);
+                json!([f.idx, f.have.to_text(), f.have.total(), digest, f.digest_at, state, modified, changed, f.doubted])
             })
             .collect();
         sqlx::query(
             // Materialised: else SQLite reads the whole list again for every file of the task.
             "WITH n AS MATERIALIZED (SELECT CAST(value->>0 AS INTEGER) AS idx, value->>1 AS have, value->>2 AS done, \
-             unhex(value->>3) AS digest, value->>4 AS at, value->>5 AS state FROM json_each(?2)) \
-             UPDATE task_files SET have = n.have, bytes_done = n.done, digest = n.digest, digest_at = n.at, state = n.state \
+             unhex(value->>3) AS digest, value->>4 AS at, value->>5 AS state, value->>6 AS mtime, value->>7 AS ctime, \
+             value->>8 AS doubted FROM json_each(?2)) \
+             UPDATE task_files SET have = n.have, bytes_done = n.done, digest = n.digest, digest_at = n.at, state = n.state, \
+             mtime_ns = n.mtime, ctime_ns = n.ctime, doubted = n.doubted \
              FROM n WHERE task_id = ?1 AND task_files.idx = n.idx",
         )
         .bind(task)

@@ -27,6 +27,8 @@ pub struct TaskRow {
     /// Where the package lies (sender) or will lie (receiver).
     pub store_path: PathBuf,
     pub stage_inode: Option<u64>,
+    /// When it was made, in nanoseconds since the epoch, where the file system tells: inode numbers are used again.
+    pub stage_born: Option<i64>,
     /// Milliseconds since the epoch, like all times here.
     pub seed_until: Option<i64>,
     pub created_at: i64,
@@ -81,7 +83,7 @@ pub struct NewTask {
 }
 
 const COLUMNS: &str = "id, role, name, package, basesubdir, state, reason, policy, ratio, bytes_total, bytes_local, store_path, \
-                       stage_inode, seed_until, created_at, started_at, finished_at, revision, exported";
+                       stage_inode, stage_born, seed_until, created_at, started_at, finished_at, revision, exported";
 
 /// What [`read`] needs, of a table of tasks that the query calls so.
 pub(super) fn columns(table: &str) -> String {
@@ -110,6 +112,7 @@ pub(super) fn read(row: &SqliteRow) -> Result<TaskRow, Fault> {
         bytes_local: u(int("bytes_local")?),
         store_path: PathBuf::from(text("store_path")?),
         stage_inode: maybe("stage_inode")?.map(u),
+        stage_born: maybe("stage_born")?,
         seed_until: maybe("seed_until")?,
         created_at: int("created_at")?,
         started_at: maybe("started_at")?,
@@ -353,9 +356,10 @@ impl Store {
 
     /// Notes which directory is about to be renamed into the store, so that a restart can tell whether it happened.
     /// `false`: the task is not downloading any more, and must not be renamed.
-    pub async fn set_stage_inode(&self, id: i64, inode: u64) -> Result<bool, Fault> {
-        let done = sqlx::query("UPDATE tasks SET stage_inode = ? WHERE id = ? AND state = 'downloading'")
+    pub async fn set_stage_inode(&self, id: i64, inode: u64, born: Option<i64>) -> Result<bool, Fault> {
+        let done = sqlx::query("UPDATE tasks SET stage_inode = ?, stage_born = ? WHERE id = ? AND state = 'downloading'")
             .bind(i(inode))
+            .bind(born)
             .bind(id)
             .execute(&self.writer)
             .await
@@ -365,7 +369,11 @@ impl Store {
 
     /// What was noted by [`Store::set_stage_inode`] is not there any more.
     pub async fn forget_stage_inode(&self, id: i64) -> Result<(), Fault> {
-        sqlx::query("UPDATE tasks SET stage_inode = NULL WHERE id = ?").bind(id).execute(&self.writer).await.map_err(db_fault)?;
+        sqlx::query("UPDATE tasks SET stage_inode = NULL, stage_born = NULL WHERE id = ?")
+            .bind(id)
+            .execute(&self.writer)
+            .await
+            .map_err(db_fault)?;
         Ok(())
     }
 

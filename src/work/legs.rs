@@ -10,7 +10,7 @@ use crate::package;
 use crate::store::Store;
 use crate::store::task_files::SpanRow;
 use crate::store::tasks::TaskRow;
-use crate::transport::bt::{BtSource, BtTransport};
+use crate::transport::bt::{BtSource, BtTransport, wrong_files};
 use crate::transport::cdn::{CdnOptions, CdnTransport};
 use crate::transport::obs::{EndpointFrom, ObsLocation, ObsOptions, ObsTransport};
 use crate::transport::{Checkpoints, Counters, FetchJob, FileMeta, LegContext, Outcome, PublishJob, Transport};
@@ -18,7 +18,11 @@ use percent_encoding::percent_decode_str;
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+
+/// How often it is looked whether what others wrote into is hashed again.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// What a leg's run is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,9 +90,41 @@ impl Run {
                 }
                 let assembly = self.assembly()?;
                 assembly.sync().await?;
+                if !self.hashed_again(assembly).await? {
+                    return Ok(Outcome::Stopped);
+                }
                 transport.publish(self.publish_job(assembly.root().to_owned())).await
             }
         }
+    }
+
+    /// Waits until files into which others wrote are hashed again: nobody gets a byte of them before. `false`: stopped.
+    async fn hashed_again(&self, assembly: &Arc<Assembly>) -> Result<bool, Fault> {
+        while assembly.is_hashing_again() {
+            tokio::select! {
+                () = self.stop.cancelled() => return Ok(false),
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+        let parts = assembly.doubted_parts();
+        if !parts.is_empty() {
+            let (source, files, sink) = (self.bt_source(true).await?, Arc::clone(&self.plan.files), Arc::clone(assembly));
+            let check = move || wrong_files(&source, &files, &parts, &*sink).map(|wrong| sink.checked_parts(&parts, &wrong));
+            tokio::task::spawn_blocking(check).await.map_err(|e| Fault::local(format!("checking pieces: {e}")))??;
+        }
+        if assembly.has_vanished() {
+            self.stop.cancelled().await;
+        }
+        Ok(!self.stop.is_cancelled())
+    }
+
+    async fn bt_source(&self, known_good: bool) -> Result<BtSource, Fault> {
+        let file = &self.plan.file;
+        let torrent = self.node.store.task_torrent(self.plan.task.id).await?;
+        let torrent = torrent.ok_or_else(|| Fault::permanent("the task has no torrent: generate and send it again"))?;
+        let map = file.spans_by_method().into_iter().filter(|(_, m)| *m == Method::Bt).map(|(s, _)| s).collect();
+        let trackers = file.bt.tracker.iter().cloned().collect();
+        Ok(BtSource { torrent, map, trackers, peers: file.bt.peers.clone(), known_good })
     }
 
     /// What the file list's paths are relative to: the package, or the store for a package of a single file.
@@ -152,14 +188,9 @@ impl Run {
                 Box::new(ObsTransport::new(obs_location(&config, file)?, options)?.objects(sent))
             }
             Method::Bt => {
-                let torrent = self.node.store.task_torrent(self.plan.task.id).await?;
-                let torrent = torrent.ok_or_else(|| Fault::permanent("the task has no torrent: generate and send it again"))?;
-                let map = file.spans_by_method().into_iter().filter(|(_, m)| *m == Method::Bt).map(|(s, _)| s).collect();
-                let trackers = file.bt.tracker.iter().cloned().collect();
                 let known_good = self.purpose != Purpose::Publish || self.unchanged().await?;
-                let source = BtSource { torrent, map, trackers, peers: file.bt.peers.clone(), known_good };
                 let caching = self.purpose == Purpose::FetchThenSeed;
-                Box::new(BtTransport::new(Arc::clone(&self.node.bt), source).caching(caching))
+                Box::new(BtTransport::new(Arc::clone(&self.node.bt), self.bt_source(known_good).await?).caching(caching))
             }
         })
     }

@@ -11,7 +11,7 @@ use crate::package::in_place;
 use crate::package::scan::is_unchanged;
 use crate::store::events::Level;
 use crate::store::library::LibraryFile;
-use crate::store::task_files::FileProgress;
+use crate::store::task_files::{FileProgress, Times};
 use crate::store::tasks::TaskRow;
 use crate::transport::FileMeta;
 use crate::views;
@@ -115,7 +115,9 @@ impl Conductor {
 
     async fn tell_vanished(&self, row: &TaskRow, assembly: &Assembly, files: usize, first: &str) {
         let root = assembly.root().display();
-        let text = format!("{files} staged files were removed or replaced ({first}) below {root}: they are fetched again");
+        let text = format!(
+            "{files} staged files were removed or replaced, or others wrote into them ({first}), below {root}: they are fetched again"
+        );
         self.node.event(Level::Warn, "staging", row.name.as_str(), &text).await;
     }
 
@@ -304,14 +306,17 @@ async fn take_as_it_lies(node: &Node, plan: &Plan, stop: &CancellationToken) -> 
     let files: Vec<_> = plan.files.iter().map(|f| (f.path.clone(), f.size, f.sha1)).collect();
     let (token, master) = (stop.clone(), views::is_master(&node.store, &target).await?);
     let read = move || {
+        // Before they are read: who writes into them later shows.
+        let places = files.iter().map(|(path, _, _)| in_place::place_of(&target, single, path).symlink_metadata().ok());
+        let found: Vec<_> = places.map(|m| m.map(|m| assembly::times_as_recorded(&m))).collect();
         let wrong = in_place::verify_in_place(&target, single, &files, &token);
         if wrong.as_ref().is_some_and(Vec::is_empty) && !single {
             assembly::check_packing_list(&target, &files)?;
         }
-        let inode = target.symlink_metadata().map_err(|e| io_fault("cannot look at", &target, &e))?.ino();
-        Ok::<_, Fault>((wrong, inode))
+        let meta = target.symlink_metadata().map_err(|e| io_fault("cannot look at", &target, &e))?;
+        Ok::<_, Fault>((wrong, found, meta.ino(), assembly::born(&meta)))
     };
-    let (wrong, inode) =
+    let (wrong, found, inode, born) =
         tokio::task::spawn_blocking(read).await.unwrap_or_else(|e| Err(Fault::local(format!("reading the package: {e}"))))?;
     let Some(wrong) = wrong else { return Ok(()) };
     for (file, fault) in &wrong {
@@ -338,14 +343,16 @@ async fn take_as_it_lies(node: &Node, plan: &Plan, stop: &CancellationToken) -> 
     if !wrong.is_empty() {
         return Ok(());
     }
-    let whole = |(n, f): (u32, &FileMeta)| {
+    let whole = |((n, f), found): ((u32, &FileMeta), &Option<(u64, Times)>)| {
         let mut have = RangeSet::new();
         have.insert(0..f.size);
-        FileProgress { idx: n, have, digest: None, digest_at: 0, verified: true }
+        FileProgress { idx: n, have, verified: true, times: found.map(|(_, times)| times), ..FileProgress::default() }
     };
-    let all: Vec<_> = (0u32..).zip(plan.files.iter()).map(whole).collect();
+    let all: Vec<_> = (0u32..).zip(plan.files.iter()).zip(&found).map(whole).collect();
+    let inodes: Vec<_> = (0u32..).zip(&found).filter_map(|(n, f)| f.map(|(inode, _)| (n, inode))).collect();
+    node.store.record_inodes(plan.task.id, &inodes).await?;
     node.store.record_files(plan.task.id, &all).await?;
-    node.store.set_stage_inode(plan.task.id, inode).await?;
+    node.store.set_stage_inode(plan.task.id, inode, born).await?;
     node.nudge.notify_one();
     Ok(())
 }

@@ -17,6 +17,7 @@
 //! The natural alternative, letting librqbit download to a directory and moving files afterwards, needs the space
 //! twice and cannot move parts of files. May import: model, error, librqbit.
 
+mod check;
 mod engine;
 mod fetch;
 mod layout;
@@ -26,6 +27,7 @@ mod scout;
 mod seed;
 mod turns;
 
+pub use check::wrong_files;
 pub use engine::{BtEngine, EngineOptions};
 
 use super::{FetchJob, Outcome, PublishJob, Transport};
