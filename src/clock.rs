@@ -4,7 +4,7 @@ use chrono::{DateTime, Local};
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 /// The abbreviation of the machine's time zone at a moment (`CST`, `CEST`; `+08` where the zone has none).
 pub fn zone_name(at: &DateTime<Local>) -> String {
@@ -34,6 +34,12 @@ pub fn mtime_ns(meta: &Metadata) -> i64 {
 /// When a file or what is known of it was changed last; else as [`mtime_ns`].
 pub fn ctime_ns(meta: &Metadata) -> i64 {
     meta.ctime().saturating_mul(1_000_000_000).saturating_add(meta.ctime_nsec())
+}
+
+/// When a file or directory was made. `None`: its file system does not say.
+pub fn born_ns(meta: &Metadata) -> Option<i64> {
+    let at = meta.created().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    i64::try_from(at.as_nanos()).ok()
 }
 
 /// When a loop last went round, so that others can see that it is alive.

@@ -5,6 +5,7 @@
 //! of that name, so that there is no moment without one.
 
 use super::{Assembly, lock, staging, vanished};
+use crate::clock::born_ns;
 use crate::error::{Fault, io_fault};
 use crate::model::ids::{RelPath, Sha1};
 use crate::package::documents::{PackageDocuments, Verdict};
@@ -15,12 +16,11 @@ use crate::store::task_files::{FileRow, Times};
 use crate::store::tasks::TaskRow;
 use crate::views::{is_master, marker, stranger_in_store};
 use rustix::fs::{CWD, RenameFlags};
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 use tokio_util::sync::CancellationToken;
 
 /// A package that is in its store now.
@@ -34,13 +34,7 @@ pub struct Finished {
 /// time, too. (Devices are not compared: they have other numbers after a start.)
 pub fn already_renamed(task: &TaskRow) -> bool {
     let Some(noted) = task.stage_inode else { return false };
-    task.store_path.symlink_metadata().is_ok_and(|m| m.ino() == noted && task.stage_born.is_none_or(|at| Some(at) == born(&m)))
-}
-
-/// When a file or directory was made, in nanoseconds since the epoch. `None`: its file system does not say.
-pub fn born(m: &Metadata) -> Option<i64> {
-    let at = m.created().ok()?.duration_since(UNIX_EPOCH).ok()?;
-    i64::try_from(at.as_nanos()).ok()
+    task.store_path.symlink_metadata().is_ok_and(|m| m.ino() == noted && task.stage_born.is_none_or(|at| Some(at) == born_ns(&m)))
 }
 
 /// Checks the packing list and renames the package into its store. `single`: the package is one file.
@@ -79,7 +73,7 @@ pub async fn finish(assembly: &Arc<Assembly>, store: &Store, task: &TaskRow, sin
                 let what = if single { "plain file" } else { "plain directory" };
                 return Err(Fault::local(format!("{} is not the {what} any more that was received", staged.display())));
             }
-            Ok((meta.ino(), born(&meta)))
+            Ok((meta.ino(), born_ns(&meta)))
         })
         .await?
     };

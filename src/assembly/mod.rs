@@ -21,7 +21,7 @@ mod staging;
 mod sync;
 mod vanished;
 
-pub use finish::{Finished, already_renamed, born, check_packing_list, complete_after_rename, finish};
+pub use finish::{Finished, already_renamed, check_packing_list, complete_after_rename, finish};
 pub use local::{Copied, Way};
 pub use room::Room;
 pub use staging::remove as remove_staged;

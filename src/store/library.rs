@@ -78,13 +78,15 @@ impl Store {
     }
 
     /// Was this renamed to its path by a reception that has not recorded it yet?
-    pub async fn was_just_renamed(&self, path: &Path, inode: u64) -> Result<bool, Fault> {
+    /// `born`: when it was made, as numbers of inodes are used again.
+    pub async fn was_just_renamed(&self, path: &Path, inode: u64, born: Option<i64>) -> Result<bool, Fault> {
         let n: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM tasks WHERE role = 'receiver' AND store_path = ? AND stage_inode = ? \
-             AND state IN ('queues', 'downloading')",
+             AND (stage_born IS NULL OR stage_born = ?) AND state IN ('queues', 'downloading')",
         )
         .bind(path.to_string_lossy().into_owned())
         .bind(i(inode))
+        .bind(born)
         .fetch_one(&self.readers)
         .await
         .map_err(db_fault)?;

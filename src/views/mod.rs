@@ -12,7 +12,7 @@ pub mod places;
 pub use draft::Draft;
 pub use mend::Mending;
 
-use crate::clock::mtime_ns;
+use crate::clock::{born_ns, mtime_ns};
 use crate::error::{Fault, io_fault};
 use crate::model::ids::TaskName;
 use crate::model::ratio::Ratio;
@@ -277,7 +277,7 @@ pub async fn is_master(store: &Store, path: &Path) -> Result<bool, Fault> {
 /// Something in the store that has the package's name and is no package that was received: it must not be replaced.
 pub async fn stranger_in_store(store: &Store, path: &Path) -> Result<Option<Fault>, Fault> {
     let Ok(there) = path.symlink_metadata() else { return Ok(None) };
-    if marker(path).exists() || store.was_just_renamed(path, there.ino()).await? {
+    if marker(path).exists() || store.was_just_renamed(path, there.ino(), born_ns(&there)).await? {
         return Ok(None);
     }
     if store.is_master(path).await? {

@@ -314,7 +314,7 @@ async fn take_as_it_lies(node: &Node, plan: &Plan, stop: &CancellationToken) -> 
             assembly::check_packing_list(&target, &files)?;
         }
         let meta = target.symlink_metadata().map_err(|e| io_fault("cannot look at", &target, &e))?;
-        Ok::<_, Fault>((wrong, found, meta.ino(), assembly::born(&meta)))
+        Ok::<_, Fault>((wrong, found, meta.ino(), crate::clock::born_ns(&meta)))
     };
     let (wrong, found, inode, born) =
         tokio::task::spawn_blocking(read).await.unwrap_or_else(|e| Err(Fault::local(format!("reading the package: {e}"))))?;
