@@ -435,7 +435,7 @@ async fn rates(node: &Node, legs: [(&str, &str); 2]) -> [u64; 2] {
 async fn caps_of_object_storage_and_of_seeds_follow_the_hour_and_change_live() {
     let Some(mut n) = Network::new("UTC", utc(6, 1, 11, 0)).await else { return };
     let bucket = Bucket::start(&n.world.dir.path().join("bucket")).await;
-    let upload = Meter::before(bucket.addr).await;
+    let upload = Link::to(bucket.addr);
     n.world.start().await;
     let bt = n.publish("by-bt", 44, "1:0:0", "fulltime", [ALWAYS; 3]).await;
     let obs = n.publish("by-obs", 45, "0:1:0", "fulltime", [ALWAYS; 3]).await;
@@ -452,7 +452,7 @@ async fn caps_of_object_storage_and_of_seeds_follow_the_hour_and_change_live() {
     n.recv(&bt).await;
     n.recv(&obs).await;
 
-    let all = || [&n.bt, &n.obs, &upload].map(Meter::all);
+    let all = || [&n.bt, &n.obs, &upload].map(Link::all);
     // Past what is free at the beginning of a cap.
     let before = all();
     until("all move", PATIENCE, async || all().iter().zip(before).all(|(now, then)| *now > then + 1_000_000).then_some(())).await;
