@@ -1,6 +1,7 @@
 //! Power cuts: kills at the commit points, disks that lose what was not synced, many kills in one delivery, and what a
 //! start costs. After every start everything goes on by itself, and nothing that was accepted is lost.
 
+#[allow(dead_code, reason = "not every test asks for all of it")]
 mod bucket;
 #[path = "power/disk.rs"]
 mod disk;
