@@ -35,6 +35,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -53,13 +54,15 @@ pub async fn serve(config_path: &Path, console: bool) -> Result<(), Fault> {
     let open_files = raise_open_files();
     assembly::share_open_files(open_files, config.downloadingnum);
     let peers = peers_per_torrent(open_files);
+    // At once: one that comes during the start must not end the process.
+    let hup = signal(SignalKind::hangup()).map_err(deaf)?;
     let stop = CancellationToken::new();
     let app = App::start(handle, peers, stop.clone()).await?;
     tracing::info!(role = %config.servertype, listen = %config.listen, version = env!("CARGO_PKG_VERSION"), "bftv2 is up");
     let mut app = app;
     let desk = Arc::clone(&app.desk);
     let why = tokio::select! {
-        why = signal(&desk) => why?,
+        why = told_to_stop(&desk, hup) => why?,
         // It ends only when it is told to: without it nothing would be done, and nobody would see.
         _ = &mut app.conductor => return Err(Fault::local("the conductor ended: see the log; the service has to be started again")),
     };
@@ -326,13 +329,14 @@ fn peers_per_torrent(open_files: u64) -> usize {
     usize::try_from(open_files / 256).unwrap_or(usize::MAX).clamp(16, 128)
 }
 
+fn deaf(e: std::io::Error) -> Fault {
+    Fault::local(format!("cannot listen for signals: {e}"))
+}
+
 /// Waits for a signal to stop.
-async fn signal(desk: &Desk) -> Result<&'static str, Fault> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let refused = |e: std::io::Error| Fault::local(format!("cannot listen for signals: {e}"));
-    let mut term = signal(SignalKind::terminate()).map_err(refused)?;
-    let mut int = signal(SignalKind::interrupt()).map_err(refused)?;
-    let mut hup = signal(SignalKind::hangup()).map_err(refused)?;
+async fn told_to_stop(desk: &Desk, mut hup: Signal) -> Result<&'static str, Fault> {
+    let mut term = signal(SignalKind::terminate()).map_err(deaf)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(deaf)?;
     loop {
         tokio::select! {
             _ = term.recv() => return Ok("SIGTERM"),
