@@ -376,7 +376,7 @@ CREATE TABLE task_files (
     bytes_done   INTEGER NOT NULL DEFAULT 0,
     digest       BLOB,                               -- state of the running SHA-1 ...
     digest_at    INTEGER NOT NULL DEFAULT 0,         -- ... over the first digest_at bytes, all of them synced
-    local_source TEXT, inode INTEGER NOT NULL DEFAULT 0,                               -- a library file with the same SHA-1 and size
+    local_source TEXT, inode INTEGER NOT NULL DEFAULT 0, mtime_ns INTEGER NOT NULL DEFAULT 0, ctime_ns INTEGER NOT NULL DEFAULT 0, doubted INTEGER NOT NULL DEFAULT 0 CHECK (doubted IN (0, 1)),                               -- a library file with the same SHA-1 and size
     PRIMARY KEY (task_id, idx)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE tasks (
@@ -402,7 +402,7 @@ CREATE TABLE tasks (
     exported     INTEGER NOT NULL DEFAULT 0,         -- the revision that the task directories show
     -- Large, so last: a row's other columns are read without them.
     document     TEXT NOT NULL CHECK (json_valid(document)),           -- the task file; holds keys: never in a view
-    torrent      BLOB,                               -- the torrent that this task fetches or seeds
+    torrent      BLOB, stage_born INTEGER,                               -- the torrent that this task fetches or seeds
     UNIQUE (role, name)
 ) STRICT;
 CREATE TABLE torrents (
