@@ -447,6 +447,31 @@ async fn an_older_library_is_taken_over() {
     assert_eq!(store.forget_unlisted(&[], 9).await.unwrap(), 1, "the new row is newer");
 }
 
+/// A package that is received again: whoever edited the exported table saw the files that are as they were.
+#[tokio::test]
+async fn files_that_are_as_they_were_keep_their_rows() {
+    let (_dir, store) = open().await;
+    let (row, mut files) = package("/p", &["a", "b", "c"]);
+    let ids = async || {
+        store
+            .library_rows(&["/p/a", "/p/b", "/p/c", "/p/d"])
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|r| r.map(|(id, _)| id))
+            .collect::<Vec<_>>()
+    };
+    store.put_package(&row, &files, 1).await.unwrap();
+    assert_eq!(ids().await, [Some(1), Some(2), Some(3), None]);
+    files[1].mtime_ns += 1;
+    files[2].path = "/p/d".into();
+    store.put_package(&row, &files, 2).await.unwrap();
+    assert_eq!(ids().await, [Some(1), Some(4), None, Some(5)]);
+    assert_eq!(number(&store, "select count(*) from library_files where hashed_at = 2 and package = '/p'").await, 3);
+    store.put_package(&row, &[], 3).await.unwrap();
+    assert_eq!(number(&store, "select count(*) from library_files").await, 0);
+}
+
 #[tokio::test]
 async fn queued_files_become_rows_once() {
     let (_dir, store) = open().await;

@@ -251,19 +251,24 @@ async fn put_package(
     now_ms: i64,
 ) -> Result<(), Fault> {
     let dir = package.path.to_string_lossy().into_owned();
-    sqlx::query("DELETE FROM library_files WHERE package = ?").bind(&dir).execute(&mut **tx).await.map_err(db_fault)?;
     let list: Vec<_> =
         files.iter().map(|f| json!([f.path.to_string_lossy(), i(f.size), f.mtime_ns, i(f.inode), f.sha1])).collect();
-    sqlx::query(
+    let list = json!(list).to_string();
+    for sql in [
+        "DELETE FROM library_files WHERE package = ?3 AND path NOT IN (SELECT value->>0 FROM json_each(?1))",
+        // What is as it was keeps its id: whoever edits the exported table has seen it.
+        "WITH n AS MATERIALIZED (SELECT value->>0 AS path, value->>1 AS size, value->>2 AS mtime_ns, value->>3 AS inode, \
+         unhex(value->>4) AS sha1 FROM json_each(?1)) \
+         UPDATE library_files SET hashed_at = ?2, ctime_ns = 0, born_ns = 0, package = ?3 FROM n \
+         WHERE library_files.path = n.path AND library_files.size = n.size AND library_files.mtime_ns = n.mtime_ns \
+         AND library_files.inode = n.inode AND library_files.sha1 = n.sha1",
         "INSERT OR REPLACE INTO library_files (path, size, mtime_ns, inode, sha1, hashed_at, package) \
-         SELECT value->>0, value->>1, value->>2, value->>3, unhex(value->>4), ?2, ?3 FROM json_each(?1)",
-    )
-    .bind(json!(list).to_string())
-    .bind(now_ms)
-    .bind(&dir)
-    .execute(&mut **tx)
-    .await
-    .map_err(db_fault)?;
+         SELECT value->>0, value->>1, value->>2, value->>3, unhex(value->>4), ?2, ?3 FROM json_each(?1) \
+         WHERE NOT EXISTS (SELECT 1 FROM library_files l WHERE l.path = value->>0 AND l.size = value->>1 \
+         AND l.mtime_ns = value->>2 AND l.inode = value->>3 AND l.sha1 = unhex(value->>4))",
+    ] {
+        sqlx::query(sql).bind(&list).bind(now_ms).bind(&dir).execute(&mut **tx).await.map_err(db_fault)?;
+    }
     sqlx::query(
         "INSERT INTO packages (path, name, verdict, title, files, bytes, checked_at) VALUES (?, ?, ?, ?, ?, ?, ?) \
          ON CONFLICT (path) DO UPDATE SET name = excluded.name, verdict = excluded.verdict, title = excluded.title, \
