@@ -1,4 +1,4 @@
-//! What a hostile look at running nodes has shown: two tasks of one torrent, stores that cannot be reached, files with odd
+//! Odd things that happen to running nodes: two tasks of one torrent, stores that cannot be reached, files with odd
 //! times, views and packages that somebody touches, a database that somebody holds during a stop.
 
 mod world;
