@@ -83,7 +83,12 @@ impl Conductor {
             }
             Ok(Outcome::Done) => {
                 tracing::info!(task = name, %method, "leg done");
-                return store.set_leg(task, method, LegState::Done, "", 0, None).await;
+                store.set_leg(task, method, LegState::Done, "", 0, None).await?;
+                // What was handed to it since the look above, while it still counted as running.
+                if leg.purpose == Purpose::Fetch && !self.has_all(task, method).await? {
+                    store.set_leg(task, method, LegState::Waiting, "", 0, None).await?;
+                }
+                return Ok(());
             }
             Ok(Outcome::Stopped) => return store.set_leg(task, method, LegState::Waiting, "", 0, None).await,
             Err(fault) => fault,
