@@ -1,3 +1,5 @@
+mod race_tests;
+
 use super::*;
 use crate::model::span::Span;
 use crate::transport::Sink as _;
@@ -422,41 +424,4 @@ async fn a_hundred_parked_tasks_write_nothing() {
     }
     println!("measured: a look at 100 parked tasks takes {:?}, the first one {first:?}", more.elapsed() / rounds);
     assert_eq!(std::fs::metadata(&wal).unwrap().len(), size, "a look at what does not change writes");
-}
-
-/// Between the look and the start somebody received the task anew: it is not served, as what it was.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_task_that_was_received_anew_meanwhile_starts_nothing() {
-    let f = Fixture::start().await;
-    for method in Method::ALL {
-        let row = f.receive(&[given("a.mxf", method)], false).await;
-        let mut c = Conductor::new(Arc::clone(&f.node));
-        for to in [TaskState::Downloaded, TaskState::Queues] {
-            let now = f.node.store.task(row.id).await.unwrap().unwrap().state;
-            f.node.store.move_task(row.id, now, to, "", NOW).await.unwrap();
-            c.start_leg(row.id, method).await.unwrap();
-            let serves = to == TaskState::Downloaded && method == Method::Bt;
-            assert_eq!(c.running.contains_key(&(row.id, method)), serves, "{method} {to}");
-            c.running.clear();
-        }
-    }
-}
-
-/// A worker hands a file over at the very moment at which the leg that is to bring it ends.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_handed_to_a_leg_as_it_ends_is_fetched() {
-    use sqlx::{ConnectOptions as _, Executor as _};
-    let f = Fixture::start().await;
-    let files = [given("a.mxf", Method::Cdn), given("b.mxf", Method::Bt)];
-    let task = f.receive(&files, false).await.id;
-    let mut c = with_leg(&f, task, Method::Cdn).await;
-    put(&c, task, 0, &files[0].bytes).await;
-    let mut other = sqlx::sqlite::SqliteConnectOptions::new().filename(f.dir.path().join("bft2.db")).connect().await.unwrap();
-    let hand_over = "CREATE TRIGGER at_once AFTER UPDATE OF state ON legs WHEN new.method = 'cdn' AND new.state = 'done' \
-                     BEGIN UPDATE spans SET method = 'cdn' WHERE idx = 1; END";
-    other.execute(hand_over).await.unwrap();
-    c.leg_ended(task, Method::Cdn, Ok(Outcome::Done)).await.unwrap();
-    let legs = f.node.store.legs(task).await.unwrap();
-    let cdn = legs.iter().find(|l| l.method == Method::Cdn).unwrap();
-    assert_eq!(cdn.state, LegState::Waiting);
 }
