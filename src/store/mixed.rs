@@ -39,14 +39,19 @@ async fn forget(tx: &mut Tx, task: i64, file: u32) -> Result<(), Fault> {
 }
 
 impl Store {
-    pub async fn is_mixed(&self, task: i64, file: u32) -> Result<bool, Fault> {
-        let n: i64 = sqlx::query_scalar("SELECT count(*) FROM checkpoints WHERE task_id = ? AND key = 'mixed:' || ?")
+    async fn is_noted(&self, task: i64, what: &str, file: u32) -> Result<bool, Fault> {
+        let n: i64 = sqlx::query_scalar("SELECT count(*) FROM checkpoints WHERE task_id = ? AND key = ? || ':' || ?")
             .bind(task)
+            .bind(what)
             .bind(file)
             .fetch_one(&self.readers)
             .await
             .map_err(db_fault)?;
         Ok(n > 0)
+    }
+
+    pub async fn is_mixed(&self, task: i64, file: u32) -> Result<bool, Fault> {
+        self.is_noted(task, "mixed", file).await
     }
 
     /// After what others than bt brought of a file was forgotten: whose the rest is, is known again.
@@ -78,13 +83,7 @@ impl Store {
 
     /// Was all of this file fetched once more since the task was accepted, because nobody brought it right?
     pub async fn was_fetched_again(&self, task: i64, file: u32) -> Result<bool, Fault> {
-        let n: i64 = sqlx::query_scalar("SELECT count(*) FROM checkpoints WHERE task_id = ? AND key = 'again:' || ?")
-            .bind(task)
-            .bind(file)
-            .fetch_one(&self.readers)
-            .await
-            .map_err(db_fault)?;
-        Ok(n > 0)
+        self.is_noted(task, "again", file).await
     }
 
     /// Nobody else has a file: whoever brought it does so once more, and that is a try that failed. The caller has forgotten
