@@ -24,13 +24,12 @@ use crate::transport::bt::{BtEngine, EngineOptions};
 use crate::transport::limit::Limiter;
 use crate::views::TaskDirs;
 use crate::views::places::not_reachable;
+use crate::web::listen::listen;
 use crate::web::origin::origin;
 use crate::web::tracker::{TrackerOptions, TrackerState, tracker};
 use crate::work::conductor::Conductor;
 use crate::work::{Node, role};
-use poem::listener::{Acceptor, Listener, TcpAcceptor, TcpListener};
-use poem::{Endpoint, IntoResponse, Route, Server};
-use std::net::SocketAddr;
+use poem::Route;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -158,8 +157,8 @@ impl App {
         let service = api::service(Arc::clone(&desk) as _, overview, ApiOptions { token, ..ApiOptions::default() });
         let clients = Clients::new()?;
         let (at, stopped) = (config.listen, stop.clone());
-        let listening = clients.handle.spawn(async move { listen(at, "listen", service, &stopped).await });
-        others.push(listening.await.unwrap_or_else(|e| Err(Fault::local(format!("the API cannot be served: {e}"))))?);
+        let listening = clients.handle.spawn(async move { listen(at, "configuration key listen", service, &stopped).await });
+        others.push(listening.await.unwrap_or_else(|e| Err(Fault::local(format!("the API cannot be served: {e}"))))?.done);
         others.push(tokio::spawn(intake::watch(Arc::clone(&desk), stop.clone())));
         if config.servertype == NodeType::Sender {
             others.push(tokio::spawn(sends::watch(Arc::clone(&desk), stop.clone())));
@@ -267,30 +266,13 @@ async fn serve_web(config: &Config, stop: &CancellationToken) -> Result<Vec<Join
     let mut out = Vec::new();
     if let Some(addr) = config.weblisten {
         let routes = Route::new().nest("/dcp", origin(config.basedatapath.clone()));
-        out.push(listen(addr, "weblisten", routes, stop).await?);
+        out.push(listen(addr, "configuration key weblisten", routes, stop).await?.done);
     }
     if let Some(addr) = config.trackerlisten {
-        out.push(listen(addr, "trackerlisten", tracker(Arc::new(TrackerState::new(TrackerOptions::default()))), stop).await?);
+        let routes = tracker(Arc::new(TrackerState::new(TrackerOptions::default())));
+        out.push(listen(addr, "configuration key trackerlisten", routes, stop).await?.done);
     }
     Ok(out)
-}
-
-/// Serves an endpoint on an address until stopped. The socket is open when this returns.
-pub async fn listen<E>(addr: SocketAddr, key: &str, endpoint: E, stop: &CancellationToken) -> Result<JoinHandle<()>, Fault>
-where
-    E: Endpoint + 'static,
-    E::Output: IntoResponse,
-{
-    let refused = |e: std::io::Error| Fault::local(format!("cannot listen on {addr} (configuration key {key}): {e}"));
-    let acceptor: TcpAcceptor = TcpListener::bind(addr).into_acceptor().await.map_err(refused)?;
-    tracing::info!(key, addr = ?acceptor.local_addr().first().map(ToString::to_string), "listening");
-    let stop = stop.clone();
-    Ok(tokio::spawn(async move {
-        let server = Server::new_with_acceptor(acceptor);
-        if let Err(e) = server.run_with_graceful_shutdown(endpoint, stop.cancelled_owned(), Some(Duration::from_secs(1))).await {
-            tracing::error!(error = %e, "a server ended");
-        }
-    }))
 }
 
 /// Directories that must be there, and on one file system: finishing a package is a rename.

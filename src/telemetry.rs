@@ -19,7 +19,8 @@ const KEEP_FILES: usize = 14;
 /// Lines that may wait for the disk; more are dropped and counted by the appender.
 const QUEUE_LINES: usize = 16_384;
 /// Libraries whose `info` is noise to an operator, or whose `debug` could show request headers.
-const QUIET: [&str; 9] = ["librqbit", "librqbit_core", "opendal", "hyper", "hyper_util", "reqwest", "rustls", "sqlx", "h2"];
+const QUIET: [&str; 10] =
+    ["librqbit", "librqbit_core", "opendal", "poem", "hyper", "hyper_util", "reqwest", "rustls", "sqlx", "h2"];
 
 /// Keeps the log writer alive. Drop it last: that writes what still waits.
 #[must_use = "dropping the guard ends the log"]
