@@ -62,8 +62,6 @@ const ONLY_THERE: &[(&str, &str)] = &[
     ("reqsign", "transport/obs/"),
 ];
 const MOST_LINES: usize = 450;
-/// Files that may be longer, each with the reason.
-const LONGER: &[(&str, &str)] = &[("web/tracker.rs", "half of it is its own tests")];
 
 struct Source {
     /// Below `src/`.
@@ -207,12 +205,8 @@ fn files_stay_readable() {
     let mut wrong = Vec::new();
     for source in sources() {
         let lines = source.text.lines().count();
-        let excused = LONGER.iter().any(|(path, _)| *path == source.path);
-        if lines > MOST_LINES && !excused {
+        if lines > MOST_LINES {
             wrong.push(format!("src/{}: {lines} lines; {MOST_LINES} are the most: split it", source.path));
-        }
-        if excused && lines <= MOST_LINES {
-            wrong.push(format!("src/{}: short enough now: take it off the list of exceptions", source.path));
         }
         let stem = source.path.rsplit('/').find(|p| *p != "mod.rs").unwrap_or_default().trim_end_matches(".rs");
         if ["utils", "util", "common", "misc", "helpers"].contains(&stem) {
