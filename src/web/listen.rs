@@ -1,5 +1,6 @@
 //! A socket and what answers on it.
 
+use super::connection::{Bounded, Limits};
 use crate::error::Fault;
 use poem::listener::{Acceptor as _, Listener as _, TcpListener};
 use poem::{Endpoint, IntoResponse, Server};
@@ -8,10 +9,11 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// A connection on which nothing moves for so long is closed, after the answer it may still wait for: clients that lost
-/// their power leave theirs open for ever. Longer than what HTTP clients keep an idle connection for (90 s and less), so
-/// none is closed in the moment in which it is used again.
-const IDLE: Duration = Duration::from_secs(120);
+/// Open connections of a server, each a file descriptor of the process: many more than a theatre's clients or a CDN
+/// have, and few enough to leave files for the transfers. Clients that lost their power leave theirs open for ever: so
+/// one on which nothing moves is closed, later than HTTP clients close theirs (after 90 s and less), and later than the
+/// longest answer takes.
+const LIMITS: Limits = Limits { most: 1024, idle: Duration::from_secs(120) };
 
 /// How long an answer may take to end at a stop.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -32,15 +34,15 @@ where
     E: Endpoint + 'static,
     E::Output: IntoResponse,
 {
-    listen_for(addr, what, endpoint, stop, IDLE).await
+    listen_within(LIMITS, addr, what, endpoint, stop).await
 }
 
-async fn listen_for<E>(
+async fn listen_within<E>(
+    limits: Limits,
     addr: SocketAddr,
     what: &str,
     endpoint: E,
     stop: &CancellationToken,
-    idle: Duration,
 ) -> Result<Listening, Fault>
 where
     E: Endpoint + 'static,
@@ -51,7 +53,7 @@ where
     let addr = acceptor.local_addr().iter().find_map(|a| a.as_socket_addr().copied()).unwrap_or(addr);
     tracing::info!(%addr, what, "listening");
     let stopped = stop.clone().cancelled_owned();
-    let server = Server::new_with_acceptor(acceptor).idle_timeout(idle);
+    let server = Server::new_with_acceptor(Bounded::new(acceptor, limits));
     let done = tokio::spawn(async move {
         if let Err(e) = server.run_with_graceful_shutdown(endpoint, stopped, Some(DRAIN)).await {
             tracing::error!(error = %e, "a server ended");
@@ -70,44 +72,54 @@ mod tests {
 
     const SHORT: Duration = Duration::from_millis(150);
 
-    /// Its answers take longer than a connection may be idle. Stops when the token is dropped.
-    async fn slow() -> (SocketAddr, tokio_util::sync::DropGuard) {
+    /// Asks for `GET /` and for the end of the connection.
+    const ASK: &str = "GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+
+    /// Stops when the token is dropped. Its answer is so large that it does not fit into the buffers of a connection.
+    async fn server(limits: Limits) -> (SocketAddr, tokio_util::sync::DropGuard) {
         let stop = CancellationToken::new();
-        let endpoint = make(|_| async {
-            tokio::time::sleep(SHORT * 4).await;
-            "late"
-        });
-        let server = listen_for(SocketAddr::from(([127, 0, 0, 1], 0)), "a test", endpoint, &stop, SHORT).await.expect("a port");
-        (server.addr, stop.drop_guard())
+        let endpoint = make(|_| async { vec![b'a'; 64 << 20] });
+        let server = listen_within(limits, SocketAddr::from(([127, 0, 0, 1], 0)), "a test", endpoint, &stop).await;
+        (server.expect("a port").addr, stop.drop_guard())
     }
 
-    /// What comes until the end of a connection on which this was sent.
-    async fn answer(addr: SocketAddr, sent: &str) -> String {
+    async fn connect(addr: SocketAddr, sent: &str) -> TcpStream {
         let mut client = TcpStream::connect(addr).await.expect("connection");
         client.write_all(sent.as_bytes()).await.expect("sent");
-        let mut answer = String::new();
-        client.read_to_string(&mut answer).await.expect("an end");
-        answer
+        client
+    }
+
+    /// How many bytes come until the end of a connection, or until it is cut.
+    async fn answer(mut client: TcpStream) -> usize {
+        let mut answer = Vec::new();
+        let _ = client.read_to_end(&mut answer).await;
+        answer.len()
     }
 
     #[tokio::test]
     async fn a_connection_on_which_nothing_moves_is_closed() {
-        let (addr, _stop) = slow().await;
+        let (addr, _stop) = server(Limits { most: 8, idle: SHORT }).await;
         let began = Instant::now();
-        assert_eq!(answer(addr, "").await, "");
-        assert!(began.elapsed() >= SHORT, "it ended after {:?}", began.elapsed());
+        for sent in ["", "GET / HT", "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\n\r\nab"] {
+            answer(connect(addr, sent).await).await;
+        }
+        assert!(began.elapsed() >= SHORT, "they ended after {:?}", began.elapsed());
     }
 
     #[tokio::test]
-    async fn an_answer_that_takes_long_is_given_before_its_connection_is_closed() {
-        let (addr, _stop) = slow().await;
-        let answer = answer(addr, "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("late"), "{answer}");
+    async fn further_clients_wait_for_a_place() {
+        let (addr, _stop) = server(Limits { most: 2, idle: SHORT * 200 }).await;
+        let (first, _second) = (connect(addr, ASK).await, connect(addr, ASK).await);
+        let mut third = connect(addr, ASK).await;
+        let early = tokio::time::timeout(SHORT, third.read_u8()).await;
+        assert!(early.is_err(), "no third one at a time: {early:?}");
+        drop(first);
+        assert!(answer(third).await > 64 << 20, "the place of the first is free");
     }
 
     #[tokio::test]
     async fn an_address_that_is_taken_is_named() {
-        let (addr, _stop) = slow().await;
+        let (addr, _stop) = server(LIMITS).await;
         let fault = listen(addr, "key listen", make(|_| async {}), &CancellationToken::new()).await.expect_err("taken");
         assert!(fault.to_string().starts_with(&format!("cannot listen on {addr} (key listen): ")), "{fault}");
     }
