@@ -276,6 +276,19 @@ impl Config {
         if self.windows(method).is_open(now) { inside } else { outside.or(inside) }
     }
 
+    /// The first method with a share for which a key is missing, and that key. A bucket may be named in the request.
+    pub fn lacks(&self, ratio: Ratio, obsurl: &str) -> Option<(Method, &'static str)> {
+        let bucket = !obsurl.is_empty() || self.obsurl.is_some() || self.obsendpoint.is_some();
+        [
+            (Method::Bt, "senderdomain", self.senderdomain.is_some()),
+            (Method::Obs, "obsurl", bucket),
+            (Method::Cdn, "cdnurl", self.cdnurl.is_some()),
+        ]
+        .into_iter()
+        .find(|(method, _, there)| !there && ratio.share(*method) > 0)
+        .map(|(method, key, _)| (method, key))
+    }
+
     /// The cap of BitTorrent uploads, by the wall clock.
     pub fn upload_rate_at(&self, now: NaiveTime) -> Option<u64> {
         if self.bttime.is_open(now) { self.btuprate } else { self.btuprateoutside.or(self.btuprate) }

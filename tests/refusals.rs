@@ -347,6 +347,23 @@ async fn a_package_that_is_not_what_it_says_is_refused() {
     assert_eq!(entries(&world.sender.data().join("sender/tmp")), Vec::<String>::new());
 }
 
+/// Before the first byte is hashed, which may take hours.
+#[tokio::test]
+async fn a_ratio_without_what_it_needs_is_refused_at_once() {
+    let mut world = World::new();
+    world.sender.set_all(&json!({"senderdomain": "", "obsurl": "", "obsendpoint": "", "cdnurl": ""}));
+    world.sender.start().await;
+    world.package("film", 3, 1);
+    let jobs = async |world: &World| world.sender.number("select count(*) from v_generations").await;
+    for (ratio, method, key) in [("1:0:0", "bt", "senderdomain"), ("0:1:0", "obs", "obsurl"), ("0:0:1", "cdn", "cdnurl")] {
+        let said = gentask_fails(&world, "film", ratio).await;
+        assert_eq!(said, format!("error, invalid btobscdn: {ratio}. It needs {method}, but {key} is not configured."));
+        assert_eq!(jobs(&world).await, 0, "nothing is queued");
+    }
+    // A bucket may be named in the request.
+    world.gentask_with("film", json!({"btobscdn": "0:1:0", "obsurl": "obs://cfec-001/dcps/film"})).await;
+}
+
 /// Appends to a file until told to stop.
 fn keep_appending(path: &Path, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
     let mut file = std::fs::OpenOptions::new().append(true).open(path).expect("open");

@@ -109,6 +109,10 @@ impl Desk {
         let or = |given: &str, default: String| if given.is_empty() { default } else { given.to_owned() };
         let ratio = Ratio::parse(&or(&r.btobscdn, config.ratio.to_string()))
             .map_err(|_| format!("error, invalid btobscdn: {}. Allowed: {}.", r.btobscdn, ratio::ALLOWED))?;
+        // Told at once, and not after hours of hashing.
+        if let Some((method, key)) = config.lacks(ratio, &r.obsurl) {
+            return Err(format!("error, invalid btobscdn: {ratio}. It needs {method}, but {key} is not configured."));
+        }
         let policy = Policy::parse(&or(&r.policy, config.policy.to_string()))
             .ok_or_else(|| format!("error, invalid policy: {}. Allowed: {}.", r.policy, Policy::ALLOWED.trim()))?;
         let hours = or(&r.seedtime, config.defaultseedtime_hours.to_string());

@@ -316,14 +316,9 @@ fn task_file(order: &GenerationOrder, config: &Config, hashed: &Hashed, gentime:
     if ratio.share(Method::Bt) > 0 && !ratio.is_bt_only() {
         t.bt.tmpurl = web(&config.senderdomain, "dcps-tmp", &format!("{name}-tmp.torrent"));
     }
-    for (method, missing, key) in [
-        (Method::Bt, t.bt.url.is_none(), "senderdomain"),
-        (Method::Obs, t.obs.url.is_none(), "obsurl"),
-        (Method::Cdn, t.cdn.url.is_none(), "cdnurl"),
-    ] {
-        if missing && ratio.share(method) > 0 {
-            return Err(Fault::permanent(format!("the ratio {ratio} needs {method}, but {key} is not configured")));
-        }
+    // The request was refused without it; the configuration may be another one by now.
+    if let Some((method, key)) = config.lacks(ratio, &order.obsurl) {
+        return Err(Fault::permanent(format!("the ratio {ratio} needs {method}, but {key} is not configured")));
     }
     Ok(t)
 }
