@@ -18,6 +18,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use task_rows::{new_file, reception};
 use tempfile::TempDir;
@@ -171,6 +172,36 @@ fn until(what: &str, condition: impl Fn() -> bool) {
         assert!(start.elapsed() < LONG, "waited too long until {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// What a power cut takes is bounded, however slow the disk and however fast the line.
+#[test]
+fn who_brings_more_than_the_disk_keeps_waits_for_it() {
+    const MIB: u64 = 1 << 20;
+    let world = World::with(vec![("a.mxf".to_owned(), vec![7; 200 << 20])], |_| {});
+    let life = world.start();
+    // Nothing can be recorded for a while.
+    let held = sqlx::sqlite::SqliteConnectOptions::new().filename(world.db());
+    let mut held = life.block_on(sqlx::ConnectOptions::connect(&held)).unwrap();
+    life.block_on(sqlx::Executor::execute(&mut held, "begin immediate")).unwrap();
+    let written = AtomicU64::new(0);
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            for at in (0..200 * MIB).step_by(MIB as usize) {
+                let data = &world.files[0].1[at as usize..(at + MIB) as usize];
+                life.assembly.write_at(0, at, data).unwrap();
+                life.assembly.commit(0, at..at + MIB);
+                written.fetch_add(MIB, Ordering::SeqCst);
+            }
+        });
+        until("much is written", || written.load(Ordering::SeqCst) >= 60 * MIB);
+        std::thread::sleep(Duration::from_millis(500));
+        let at_stake = written.load(Ordering::SeqCst) / MIB;
+        life.block_on(sqlx::Executor::execute(&mut held, "rollback")).unwrap();
+        assert!(at_stake <= 66, "{at_stake} MiB are at stake");
+    });
+    life.wait_verified();
+    life.power_cut();
 }
 
 #[test]

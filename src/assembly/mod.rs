@@ -18,6 +18,7 @@ mod local;
 mod room;
 mod sink;
 mod staging;
+mod stake;
 mod sync;
 mod vanished;
 
@@ -38,7 +39,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::Notify;
 use vanished::{Identity, Stamp};
@@ -68,10 +69,7 @@ pub struct Assembly {
     opened: Mutex<VecDeque<u32>>,
     store: Store,
     digester: digest::Queue,
-    /// Bytes that count and are not recorded yet.
-    unsynced: AtomicU64,
-    /// Bytes that were written and do not count yet: of pieces that are not complete.
-    open: AtomicU64,
+    stake: stake::Stake,
     /// A sync is due after so many bytes, if the last one is not too fresh.
     sync_share: u64,
     sync_due: Notify,
@@ -232,8 +230,7 @@ impl Assembly {
             opened: Mutex::default(),
             store: store.clone(),
             digester: digest::Queue::default(),
-            unsynced: AtomicU64::new(0),
-            open: AtomicU64::new(0),
+            stake: stake::Stake::default(),
             sync_due: Notify::new(),
             sync_lock: tokio::sync::Mutex::new(()),
             closed: AtomicBool::new(false),

@@ -6,7 +6,6 @@ use crate::model::span::Span;
 use crate::transport::Sink;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
-use std::sync::atomic::Ordering;
 
 fn bounds(slot: &Slot, offset: u64, len: usize) -> Result<(), Fault> {
     match offset.checked_add(len as u64) {
@@ -27,6 +26,7 @@ impl Sink for Assembly {
         if missing().is_empty() {
             return Ok(());
         }
+        self.wait_for_disk();
         let _gate = lock(&slot.gate);
         // Bytes for a file that was removed under us lead nowhere: they stay missing, and come again.
         let f = match self.open_file(file) {
@@ -45,7 +45,7 @@ impl Sink for Assembly {
             let mut state = lock(&slot.state);
             let new = state.written.missing(&r).iter().map(|m| m.end - m.start).sum();
             state.written.insert(r);
-            self.open.fetch_add(new, Ordering::Relaxed);
+            self.stake.opened(new);
         }
         Ok(())
     }
@@ -68,7 +68,7 @@ impl Sink for Assembly {
             let mut state = lock(&slot.state);
             // Not more than was written into the file that is there now.
             for part in state.written.within(&range) {
-                self.open.fetch_sub(part.end - part.start, Ordering::Relaxed);
+                self.stake.closed(part.end - part.start);
                 state.written.remove(part.clone());
                 state.have.insert(part);
             }

@@ -9,11 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// A sync is due when this many bytes are not recorded yet or open: at most so much is fetched again after a power cut ...
-const SYNC_BYTES: u64 = 64 << 20;
-/// ... of which so many may be open, so that it is worth it. (BitTorrent keeps to less.)
-const OPEN_BYTES: u64 = 56 << 20;
-/// ... or this part of the package, so that a small one is not fetched again and again where the power often fails ...
+/// A sync is due at half of what may be at stake (`stake.rs`), or after this part of the package, so that a small one is
+/// not fetched again and again where the power often fails ...
 const SYNC_SHARE: u64 = 1000;
 /// ... but never less than this, and not more often than once in this time.
 const SYNC_LEAST: u64 = 1 << 20;
@@ -24,17 +21,17 @@ const SYNC_PERIOD: Duration = Duration::from_secs(5);
 const THRIFTY_PERIOD: Duration = Duration::from_secs(60);
 /// Bytes after which a package of this size is synced.
 pub fn share_of(wanted: u64) -> u64 {
-    (wanted / SYNC_SHARE).clamp(SYNC_LEAST, SYNC_BYTES)
+    (wanted / SYNC_SHARE).max(SYNC_LEAST)
 }
 
 impl Assembly {
     /// Makes everything that is committed durable and records it.
     pub async fn sync(&self) -> Result<(), Fault> {
         let _one = self.sync_lock.lock().await;
+        let _syncing = self.stake.sync();
         if self.poisoned.load(Ordering::Acquire) {
             return Err(Fault::local(format!("{}: an earlier write to the disk was lost", self.root.display())));
         }
-        self.unsynced.store(0, Ordering::Relaxed);
         let mut progress = Vec::new();
         let (mut files, mut inodes) = (Vec::new(), Vec::new());
         for (n, slot) in (0u32..).zip(&self.slots) {
@@ -134,25 +131,28 @@ impl Assembly {
 
     /// So many bytes more are in place and not recorded yet.
     pub(super) fn count(&self, bytes: u64) {
-        let unsynced = self.unsynced.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if unsynced >= self.sync_share || self.at_stake() >= SYNC_BYTES {
+        self.stake.count(bytes);
+        if self.stake.unsynced() >= self.sync_share || self.stake.is_half() {
             self.sync_due.notify_one();
         }
     }
 
-    /// What a power cut would take now, in bytes.
-    fn at_stake(&self) -> u64 {
-        self.unsynced.load(Ordering::Relaxed) + self.open.load(Ordering::Relaxed).min(OPEN_BYTES)
+    /// Before more is written: not faster than the disk can keep it.
+    pub(super) fn wait_for_disk(&self) {
+        if !self.closed.load(Ordering::Acquire) && !self.poisoned.load(Ordering::Acquire) {
+            self.stake.wait();
+        }
     }
 
     /// Waits until the next sync is due, or the assembly is closed.
     async fn sync_is_due(&self, last: Instant) {
         while !self.closed.load(Ordering::Acquire) {
-            let (unsynced, thrifty) = (self.unsynced.load(Ordering::Relaxed), self.store.thrifty());
+            let (unsynced, thrifty) = (self.stake.unsynced(), self.store.thrifty());
             let soon = !thrifty && unsynced >= self.sync_share;
             let period = if thrifty { THRIFTY_PERIOD } else { SYNC_PERIOD };
             let left = if soon { SYNC_PAUSE } else { period }.saturating_sub(last.elapsed());
-            if self.at_stake() >= SYNC_BYTES || left.is_zero() {
+            let stake = if thrifty { self.stake.is_full() } else { self.stake.is_half() };
+            if stake || left.is_zero() {
                 return;
             }
             let _ = tokio::time::timeout(left, self.sync_due.notified()).await;

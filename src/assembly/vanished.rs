@@ -205,7 +205,7 @@ impl Assembly {
                 // Whatever took its place is somebody's, and may have another name elsewhere.
                 staging::clear(&self.root, &self.aside, &slot.path, known)?;
                 let mut state = lock(&slot.state);
-                self.open.fetch_sub(state.written.total(), Ordering::Relaxed);
+                self.stake.closed(state.written.total());
                 (state.have, state.written) = (RangeSet::new(), RangeSet::new());
                 (state.digest, state.verdict, state.stamp) = (Sha1State::default(), Verdict::Open, None);
                 state.epoch += 1;

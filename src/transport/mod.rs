@@ -69,7 +69,8 @@ pub trait Checkpoints: Send + Sync {
     async fn remove(&self, key: &str) -> Result<(), Fault>;
 }
 
-/// Where fetched bytes go. Implemented by `assembly`; thread-safe; the calls block on the file system only.
+/// Where fetched bytes go. Implemented by `assembly`; thread-safe; the calls block: on the file system,
+/// and on a disk that is slower than what comes.
 pub trait Sink: Send + Sync + 'static {
     /// The parts of a span that are not there yet.
     fn missing(&self, span: &Span) -> Vec<Range<u64>>;
