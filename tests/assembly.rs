@@ -25,7 +25,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(300);
 
 fn bytes(seed: u64, len: usize) -> Vec<u8> {
     let mut out = vec![0; len];
@@ -619,7 +619,7 @@ fn ten_thousand_small_files_need_few_descriptors() {
     assert_eq!(open_below(&staging), 0);
     drop(life);
     assert!(world.start().assembly.verified());
-    assert!(start.elapsed() < Duration::from_secs(120), "took {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(600), "took {:?}", start.elapsed());
 }
 
 #[test]

@@ -50,7 +50,7 @@ async fn http_over_a_bad_line() {
         node.set_all(&bucket::keys(store.addr));
     }
     // A line that is down for seconds is no reason to give up.
-    world.receiver.set_all(&json!({"retries": 60, "obsrate": "3M", "cdnrate": "3M"}));
+    world.receiver.set_all(&json!({"retries": 60, "obsrate": "2M", "cdnrate": "2M"}));
     let package = world.package("film", 48, 3);
     world.start().await;
     let task = task_name("film");
@@ -95,7 +95,7 @@ async fn a_silent_line_is_noticed() {
     let task = task_name("film");
     let taskfile = world.publish("film", "0:0:1").await;
     let began = Instant::now();
-    cdn.set(Line::Slow(4 * MIB));
+    cdn.set(Line::Slow(2 * MIB));
     assert!(world.recv(&world.receiver, &taskfile).await.ok);
     downloaded_at_least(&world, &task, package.bytes / 4).await;
     cdn.set(Line::Silent);
@@ -291,9 +291,10 @@ async fn a_bucket_that_refuses_the_key() {
     let p = world.receiver.download_fails(&task).await;
     assert!(p.error().contains("check ak, sk"), "{}", p.error());
     let err = world.receiver.data().join("receiver/downloading").join(format!("{task}.err"));
-    let text = until("the .err file", 10, async || std::fs::read_to_string(&err).ok()).await;
+    let text = until("the .err file", PATIENCE, async || std::fs::read_to_string(&err).ok()).await;
     assert!(text.contains("check ak, sk") && !text.contains("WRONG-SK"), "{text}");
-    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    // One more try would come after five minutes.
+    assert!(began.elapsed() < Duration::from_secs(240), "{:?}", began.elapsed());
 }
 
 /// A cancelled upload leaves no parts in the bucket, which would keep them for ever; sent again, it goes up whole.
@@ -311,7 +312,7 @@ async fn a_cancelled_upload_leaves_no_parts() {
     let taskfile = world.gentask("film", "0:1:0").await;
     let kept = world.dir.path().join(&task);
     std::fs::copy(&taskfile, &kept).expect("copy");
-    world.sender.set("obsrate", "4M");
+    world.sender.set("obsrate", "2M");
     assert!(world.sender.get("reloadconf").await.is_some_and(|said| said.starts_with("reload config json ok.")));
     let parts = || {
         world::entries(&at).into_iter().chain(world::entries(&at.join(world::SUBDIR))).filter(|e| e.contains("upload")).count()
@@ -322,10 +323,10 @@ async fn a_cancelled_upload_leaves_no_parts() {
     line.set(Line::Down);
     let before = line.connections();
     assert_eq!(world.sender.call("cancel", json!({"taskfile": task})).await.desc(), "succeed!");
-    until("giving up is tried", 60, async || (line.connections() > before).then_some(())).await;
+    until("giving up is tried", PATIENCE, async || (line.connections() > before).then_some(())).await;
     assert!(parts() > 0);
     line.set(Line::Good);
-    until("its parts are gone", 120, async || (parts() == 0).then_some(())).await;
+    until("its parts are gone", PATIENCE, async || (parts() == 0).then_some(())).await;
     assert_eq!(world.sender.places(&task), ["sender/history"]);
 
     world.sender.set("obsrate", "");
@@ -341,14 +342,14 @@ async fn a_cancelled_upload_leaves_no_parts() {
 async fn an_origin_that_is_gone_ends_the_task_and_nothing_is_lost() {
     let mut world = World::new();
     let cdn = edge(&mut world);
-    world.receiver.set_all(&json!({"retries": 2, "retrydelay": 1}));
+    world.receiver.set_all(&json!({"retries": 2, "retrydelay": 5}));
     world.sender.set_all(&json!({"obsurl": null, "obsendpoint": null}));
     let package = world.package("film", 24, 2);
     world.start().await;
     let task = task_name("film");
     let taskfile = world.publish("film", "0:0:1").await;
     // Slow on the line, or it would be in the buffers of this machine when the line goes down.
-    cdn.set(Line::Slow(4 * MIB));
+    cdn.set(Line::Slow(2 * MIB));
     assert!(world.recv(&world.receiver, &taskfile).await.ok);
     downloaded_at_least(&world, &task, package.bytes / 4).await;
     cdn.set(Line::Down);
@@ -365,7 +366,7 @@ async fn an_origin_that_is_gone_ends_the_task_and_nothing_is_lost() {
     assert_eq!(world.receiver.number(failed).await, 1);
     let log = std::fs::read_to_string(world.dir.path().join("receiver/log/bftv2.log")).expect("log");
     assert_eq!(log.matches("leg starts").count(), 2, "two tries: {log}");
-    until("the .err file", 10, async || beside("err").exists().then_some(())).await;
+    until("the .err file", PATIENCE, async || beside("err").exists().then_some(())).await;
     let fetched = world.receiver.wire(&task, "%").await;
 
     cdn.set(Line::Good);
@@ -406,7 +407,7 @@ async fn a_day_without_origin_and_bucket() {
         films.push((task_name(name), taskfile, package));
     }
     for line in [&store, &cdn] {
-        line.set(Line::Slow(2 * MIB));
+        line.set(Line::Slow(MIB));
     }
     for (_, taskfile, _) in &films {
         assert!(world.recv(&world.receiver, taskfile).await.ok);
@@ -440,7 +441,7 @@ async fn a_day_without_origin_and_bucket() {
     for ((task, ..), method) in films.iter().zip(["cdn", "obs"]) {
         let error = world.receiver.download_fails(task).await.error();
         assert!(error.starts_with(&format!("{method}: ")) && error.contains(".mxf"), "{error}");
-        until("the error is shown", 10, async || read(task, "err").contains(&error).then_some(())).await;
+        until("the error is shown", PATIENCE, async || read(task, "err").contains(&error).then_some(())).await;
         let tries: Vec<_> = (1..=6).filter(|n| read(task, "errhistory").contains(&format!("try {n}: {method}"))).collect();
         assert_eq!(tries, [1, 2, 3, 4], "{}", read(task, "errhistory"));
     }
@@ -449,7 +450,7 @@ async fn a_day_without_origin_and_bucket() {
     clock.set(began + TimeDelta::days(1));
     let date = clock.now().format("%Y-%m-%d").to_string();
     let shown = async || world.receiver.get("heartbeat").await.filter(|text| text.starts_with(&date)).map(drop);
-    until("it is the next day", 30, shown).await;
+    until("it is the next day", PATIENCE, shown).await;
     let connections = store.connections() + cdn.connections();
     watch_until(Instant::now() + Duration::from_secs(2)).await;
     assert_eq!(store.connections() + cdn.connections(), connections, "tries after the error");

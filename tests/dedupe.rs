@@ -187,7 +187,7 @@ async fn a_reception_that_stands_still_holds_nobody_back() {
 #[tokio::test]
 async fn who_cannot_fetch_a_file_waits_for_another_who_brings_it() {
     let mut world = World::new();
-    slow(&mut world.receiver, "2M");
+    slow(&mut world.receiver, "500K");
     let packages = two_versions(&world, 12);
     let (track, size) = shared_track(&packages);
     let edge = world.dir.path().join("edge");
@@ -212,6 +212,10 @@ async fn who_cannot_fetch_a_file_waits_for_another_who_brings_it() {
     let both = "select count(*) from v_tasks where state = 'downloading'";
     until("both are at work", PATIENCE, async || (world.receiver.number(both).await == 2).then_some(())).await;
     line.set(Line::Good);
+    let waits =
+        async || world.receiver.events(&task_name("film")).await.contains("brings the same, it will be copied").then_some(());
+    until("it waits for the other one", PATIENCE, waits).await;
+    fast(&mut world.receiver).await;
     for (name, package) in ["film-v2", "film"].iter().zip([&packages[1], &packages[0]]) {
         world.receiver.downloaded(&task_name(name)).await;
         world.assert_delivered(package);

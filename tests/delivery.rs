@@ -4,7 +4,7 @@
 mod world;
 
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use world::{World, entries, file_name, make_package, read_json, stamps, task_name, tree, until};
 
 /// Which methods moved bytes on the wire for a reception.
@@ -202,9 +202,9 @@ async fn a_cacher_seeds_until_its_time_ends() {
     assert!(reply.ok, "{reply:?}");
     // Downloaded, and since nothing seeds any more, history.
     let ended = async || (world.cacher.places(&task) == ["receiver/history"]).then_some(());
-    until("the seed time ends", 60, ended).await;
+    until("the seed time ends", world::PATIENCE, ended).await;
     assert!(world.cacher.events(&task).await.contains("downloading -> downloaded: seed time over"));
-    until("the data are deleted", 30, async || (!dir.exists()).then_some(())).await;
+    until("the data are deleted", world::PATIENCE, async || (!dir.exists()).then_some(())).await;
     let reply = world.cacher.call("cprogress", json!({"taskfile": task})).await;
     assert_eq!(reply.text("status"), "noseeding");
 }
@@ -223,7 +223,7 @@ async fn a_dropped_task_file_is_received() {
     world.assert_delivered(&package);
     assert_eq!(world.receiver.places(&task_name("film")), ["receiver/downloaded"]);
     let err = queues.join("cfec-001-bad.task.json.err");
-    let text = until("the bad one is refused", 30, async || std::fs::read_to_string(&err).ok()).await;
+    let text = until("the bad one is refused", world::PATIENCE, async || std::fs::read_to_string(&err).ok()).await;
     assert!(text.starts_with("invalid json format:"), "{text}");
     assert!(world.receiver.events("cfec-001-bad.task.json").await.contains(text.trim()), "the event log has the same");
     assert_eq!(world.receiver.number("select count(*) from v_tasks where task like '%bad%'").await, 0);
@@ -281,7 +281,7 @@ async fn noticed(world: &World, name: &str) {
         let p = world.receiver.progress(&task_name(name)).await;
         (p.0.desc() != "unknown task, not found task.").then_some(())
     };
-    until("the drop is noticed", 30, known).await;
+    until("the drop is noticed", world::PATIENCE, known).await;
 }
 
 /// A task file that somebody still writes is left alone, however slowly it grows.
@@ -293,10 +293,10 @@ async fn a_dropped_task_file_is_waited_out() {
     let text = std::fs::read(world.publish("film", "0:0:1").await).expect("task file");
     let path = world.receiver.data().join("receiver/queues").join(task_name("film"));
     let mut file = std::fs::File::create(&path).expect("create");
-    // Twelve parts in six seconds: for as long as three looks of the service.
-    for part in text.chunks(text.len().div_ceil(12)) {
+    // In six seconds: for as long as three looks of the service. A part that comes two seconds late would look like the last.
+    for part in text.chunks(text.len().div_ceil(24)) {
         file.write_all(part).expect("write");
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(Duration::from_millis(250)).await;
     }
     drop(file);
     noticed(&world, "film").await;
@@ -342,14 +342,17 @@ async fn of_two_identical_requests_one_is_accepted() {
 #[tokio::test]
 async fn another_ratio_needs_no_second_reading() {
     let world = World::started().await;
-    world.package("film", 40, 2);
+    let package = world.package("film", 40, 2);
     let first = read_json(&world.gentask("film", "1:1:1").await);
     let dcps = world.sender.store();
     let torrent = std::fs::read(dcps.join("film.torrent")).expect("torrent");
-    let started = Instant::now();
+    // Nor does the library read it meanwhile.
+    let quiet = async || (world.sender.number("select count(*) from v_hash_queue").await == 0).then_some(());
+    until("nothing is left to hash", world::PATIENCE, quiet).await;
+    let before = world.sender.bytes_read();
     let second = read_json(&world.gentask("film", "3:1:0").await);
-    let took = started.elapsed();
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    let read = world.sender.bytes_read() - before;
+    assert!(read < package.bytes / 2, "{read} bytes were read for another ratio of {}", package.bytes);
     assert!(world.sender.events(&task_name("film")).await.contains("from stored hashes"));
     assert_eq!(second["filelist"], first["filelist"]);
     let size = second["size"].as_u64().expect("size");
@@ -428,9 +431,9 @@ async fn what_sends_generates_is_sent() {
     world.assert_delivered(&package);
     assert_eq!(world.sender.sql("select send from v_generations where taskfile like '%film%'").await, [["sent"]]);
 
-    // Known bytes are generated at once; a second distribution is a new task.
+    // Known bytes are generated at once, or on a very busy machine a little later; a second distribution is a new task.
     let reply = sends(&world, "film").await;
-    assert_eq!((reply.ok, reply.desc().as_str()), (true, "succeeded!"));
+    assert!(reply.ok && (reply.desc() == "succeeded!" || reply.desc().starts_with(started)), "{reply:?}");
     world.ready(&task_name("film")).await;
     // What waits is called off, and the seed of before with it.
     assert!(sends(&world, "long").await.ok);
@@ -463,7 +466,8 @@ async fn a_cancelled_reception_leaves_nothing() {
         assert_eq!((reply.ok, reply.desc().as_str()), (true, "succeed!"));
         let reply = world.receiver.call("cancel", json!({"taskfile": task})).await;
         assert_eq!((reply.ok, reply.desc()), (true, format!("no need to cancel, not found task: {task}")));
-        until("the partial data are gone", 30, async || entries(&world.receiver.stage()).is_empty().then_some(())).await;
+        until("the partial data are gone", world::PATIENCE, async || entries(&world.receiver.stage()).is_empty().then_some(()))
+            .await;
         assert_eq!(world.receiver.places(&task), ["receiver/history"]);
         assert_eq!(tree(&world.receiver.store()), store_before, "the store was touched");
     }
@@ -473,7 +477,7 @@ async fn a_cancelled_reception_leaves_nothing() {
 #[tokio::test]
 async fn a_stopped_transfer_goes_on_where_it_was() {
     let mut world = World::new();
-    world.receiver.set_all(&json!({"btrate": "500K", "obsrate": "500K", "cdnrate": "500K"}));
+    world.receiver.set_all(&json!({"btrate": "250K", "obsrate": "250K", "cdnrate": "250K"}));
     let package = world.package("film", 12, 2);
     let before = stamps(&package.dir);
     world.start().await;

@@ -120,7 +120,7 @@ async fn status(world: &World, task: &str) -> String {
 async fn fails(world: &World, task: &str) -> String {
     until("the upload fails", PATIENCE, async || (status(world, task).await == "error").then_some(())).await;
     let errors = world.sender.data().join("sender/uploading").join(format!("{task}.bterr"));
-    let said = until("the error file", 10, async || std::fs::read_to_string(&errors).ok()).await;
+    let said = until("the error file", PATIENCE, async || std::fs::read_to_string(&errors).ok()).await;
     let reason = world.sender.sql(&format!("select reason from v_tasks where task = '{task}'")).await.concat().concat();
     assert!(!reason.is_empty() && said.contains(&reason), "{reason:?} in {said}");
     assert_eq!(world.sender.places(task), ["sender/failed"]);
@@ -150,8 +150,8 @@ async fn cloudy() -> Option<(World, WallClock, Cloud)> {
 async fn an_upload_that_is_interrupted_sends_every_part_once() {
     let Some((mut world, clock, cloud)) = cloudy().await else { return };
     cloud.set_clock(&clock, utc(1, 20, 0));
-    world.sender.set_all(&json!({"obsrate": "16M", "obstime": "18:00-05:00", "uploadpriortime": true}));
-    let package = world.package("film", 176, 2);
+    world.sender.set_all(&json!({"obsrate": "8M", "obstime": "18:00-05:00", "uploadpriortime": true}));
+    let package = world.package("film", 208, 2);
     world.sender.start().await;
     let task = task_name("film");
     let order = json!({"btobscdn": "0:1:0", "policy": "priortime", "seedtime": "480"});
@@ -365,8 +365,8 @@ async fn a_bucket_that_is_away_for_a_day() {
     let Some((mut world, clock, cloud)) = cloudy().await else { return };
     cloud.set_clock(&clock, utc(1, 9, 0));
     // The defaults.
-    world.sender.set_all(&json!({"obsrate": "16M", "retries": null, "retrydelay": null}));
-    let (film, short) = (world.package("film", 80, 1), world.package("short", 9, 1));
+    world.sender.set_all(&json!({"obsrate": "8M", "retries": null, "retrydelay": null}));
+    let (film, short) = (world.package("film", 96, 1), world.package("short", 9, 1));
     world.package("early", 4, 1);
     world.sender.start().await;
 
@@ -455,16 +455,16 @@ async fn an_upload_over_a_line_that_breaks() {
     world.sender.start().await;
     let task = task_name("film");
     let taskfile = world.gentask("film", "0:1:0").await;
+    cloud.line.set(Line::SlowUp(4 * MIB));
     let began = Instant::now();
     assert!(world.sender.call("send", json!({"taskfile": taskfile})).await.ok);
     let (mut breaks, mut broken) = (0, Instant::now());
-    cloud.line.set(Line::Slow(4 * MIB));
     until("it is ready", 2 * PATIENCE, async || {
         // Three parts take twelve seconds, one takes four.
         if broken.elapsed() > Duration::from_secs(8) {
             cloud.line.set(Line::Down);
             tokio::time::sleep(Duration::from_millis(100)).await;
-            cloud.line.set(Line::Slow(4 * MIB));
+            cloud.line.set(Line::SlowUp(4 * MIB));
             (breaks, broken) = (breaks + 1, Instant::now());
         }
         let now = status(&world, &task).await;
@@ -474,6 +474,7 @@ async fn an_upload_over_a_line_that_breaks() {
     .await;
     let received = cloud.store.received();
     eprintln!("{} bytes over {breaks} breaks: {received} were sent, {:.0?}", package.bytes, began.elapsed());
+    assert!(breaks > 0, "the line never broke");
     cloud.assert_uploaded_once(&package.dir, 1);
 }
 

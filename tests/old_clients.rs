@@ -5,7 +5,7 @@ mod world;
 
 use serde_json::json;
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -61,8 +61,9 @@ async fn run(dir: &Path, program: &str, args: &[&str]) -> String {
     String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr)
 }
 
-fn port_at(ip: &str) -> String {
-    TcpListener::bind((ip, 0)).and_then(|l| l.local_addr()).expect("a free port").port().to_string()
+fn free_port() -> String {
+    let [at] = free_ports();
+    at.port().to_string()
 }
 
 /// A torrent as an old system gets it: from the sender's web server.
@@ -94,7 +95,7 @@ async fn ctorrent_downloads_from_our_sender_and_finds_all_of_it_good() {
     world.publish("film", "1:0:0").await;
     let dir = world.dir.path().join("v1");
     fetch_torrent(&world, "film", &dir.join("film.torrent")).await;
-    let port = port_at(CTORRENT);
+    let port = free_port();
     let args = ["-i", CTORRENT, "-p", &port, "-e", "0", "-s", "film", "film.torrent"];
     let client = Program::start(&dir, "ctorrent", &args);
     until("ctorrent has every byte", PATIENCE, async || same(&dir.join("film"), &package.dir).then_some(())).await;
@@ -121,7 +122,7 @@ async fn with_another_ratio_a_version_1_client_gets_nothing() {
     }
     let dir = world.dir.path().join("v1");
     fetch_torrent(&world, "film", &dir.join("film.torrent")).await;
-    let port = port_at(CTORRENT);
+    let port = free_port();
     let args = ["-i", CTORRENT, "-p", &port, "-e", "0", "-s", "film", "film.torrent"];
     let client = Program::start(&dir, "ctorrent", &args);
     // It has asked the tracker, and shows its line of progress.
@@ -150,7 +151,7 @@ async fn we_download_from_a_ctorrent_seed() {
         return;
     }
     let mut world = World::new();
-    let port = port_at(CTORRENT);
+    let port = free_port();
     world.sender.set("btpeers", json!([format!("{CTORRENT}:{port}")]));
     let package = world.package("film", 9, 2);
     world.start().await;
@@ -204,7 +205,7 @@ async fn opentracker_brings_a_receiver_to_the_sender() {
     std::fs::write(dir.path().join("ot.conf"), lines).expect("write");
     let _tracker = Program::start(dir.path(), "opentracker", &["-f", "ot.conf"]);
     let up = async || tokio::net::TcpStream::connect(tracker).await.ok().map(drop);
-    until("opentracker listens", 20, up).await;
+    until("opentracker listens", PATIENCE, up).await;
     let taskfile = world.send(&taskfile).await;
     assert!(!std::fs::read_to_string(&taskfile).expect("task file").contains(&world.sender.bt.to_string()), "nobody is named");
     world.receive(&taskfile).await;
@@ -255,7 +256,7 @@ async fn transmission_is_served_and_serves() {
 /// port, the torrent, whether it is there already.
 async fn both_ways(program: &str, at: Option<IpAddr>, args: impl Fn(&str, &str, &str, bool) -> Vec<String>) {
     let mut world = World::new();
-    let port = port_at("127.0.0.1");
+    let port = free_port();
     world.sender.set("btpeers", json!([format!("127.0.0.1:{port}")]));
     if let Some(ip) = at {
         let listen = world::read_json(&world.sender.config_path())["trackerlisten"].as_str().expect("tracker").to_owned();

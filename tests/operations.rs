@@ -43,7 +43,7 @@ async fn run(conn: &mut SqliteConnection, sql: &str) {
 #[tokio::test]
 async fn a_backup_is_made_while_the_node_writes_and_can_be_restored() {
     let mut world = World::new();
-    world.receiver.set_all(&json!({"obsrate": "400K", "cdnrate": "400K"}));
+    world.receiver.set_all(&json!({"obsrate": "100K", "cdnrate": "100K"}));
     let package = world.package("film", 9, 1);
     world.start().await;
     let task = task_name("film");

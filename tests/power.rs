@@ -58,7 +58,7 @@ impl Client<'_> {
         let points = self.points;
         // A connection that breaks is the first sign of it.
         let node = &mut *self.node;
-        until("the process is dead", 20, async || node.is_dead().then_some(())).await;
+        until("the process is dead", PATIENCE, async || node.is_dead().then_some(())).await;
         assert!(points.revive(self.node).await);
         self.died = true;
     }
@@ -137,7 +137,7 @@ async fn a_sender_is_killed_at_its_commit_points() {
         client.wait("uploadprogress", json!({"taskfile": task}), "ready", &["queues", "uploading", "uploaded"]).await;
         let died = client.died || points.revive(&mut world.sender).await;
         points.disarm();
-        until("one view", 10, async || (world.sender.places(&task) == ["sender/uploaded"]).then_some(())).await;
+        until("one view", PATIENCE, async || (world.sender.places(&task) == ["sender/uploaded"]).then_some(())).await;
         assert_eq!(stamps(&package.dir), masters, "a master was touched");
         kills += u32::from(died);
         if !died {
@@ -210,7 +210,7 @@ async fn a_receiver_is_killed_at_its_commit_points() {
         let died = client.died || points.revive(&mut world.receiver).await;
         points.disarm();
         world.assert_delivered(&package);
-        until("one view", 10, async || (world.receiver.places(&task) == ["receiver/downloaded"]).then_some(())).await;
+        until("one view", PATIENCE, async || (world.receiver.places(&task) == ["receiver/downloaded"]).then_some(())).await;
         table_shows(&world.receiver, "film", files).await;
         kills += u32::from(died);
         if !died {
@@ -271,7 +271,7 @@ async fn lost_writes_of_a_receiver(kind: &'static str, apart: bool, seed: u64) {
         assert!(cuts < 40, "it gets nowhere");
     }
     world.assert_delivered(&package);
-    until("one view", 10, async || (world.receiver.places(&task) == ["receiver/downloaded"]).then_some(())).await;
+    until("one view", PATIENCE, async || (world.receiver.places(&task) == ["receiver/downloaded"]).then_some(())).await;
     table_shows(&world.receiver, "film", tree(&package.dir).len()).await;
     is_sound(&world.receiver).await;
     // Nothing of what was verified is doubted: the rows name the files as they are, times included.
@@ -281,7 +281,7 @@ async fn lost_writes_of_a_receiver(kind: &'static str, apart: bool, seed: u64) {
     let seeds = "select count(*) from v_legs where method = 'bt' and state = 'running'";
     until("it seeds", PATIENCE, async || (world.receiver.number(seeds).await == 1).then_some(())).await;
     table_shows(&world.receiver, "film", tree(&package.dir).len()).await;
-    let read = read_so_far(&world.receiver);
+    let read = world.receiver.bytes_read();
     assert!(read < package.bytes / 2, "{read} bytes read at the start of a receiver that seeds {}", package.bytes);
     world.receiver.kill();
     eprintln!("{kind}: {cuts} power cuts");
@@ -355,7 +355,11 @@ async fn a_sender_that_loses_unsynced_writes_keeps_what_it_accepted() {
 #[tokio::test]
 async fn twenty_kills_in_one_delivery_repeat_little() {
     const KILLS: u64 = 20;
-    const RATE: u64 = 80 << 10;
+    /// Bytes per second of each line when a kill may come. What is not recorded then is five seconds' worth at the most, so
+    /// this is what the share depends on, and how busy the machine is: usually it is a third of what is allowed.
+    const RATE: u64 = 30 << 10;
+    /// And when much is brought that has to be kept: a start that keeps nothing of it repeats a quarter of the package.
+    const FAST: u64 = 1 << 20;
     let mut world = World::new();
     let objects = Bucket::start(&world.objects()).await;
     let links = [world.sender.bt, objects.addr, world.web].map(|server| Link::slow(server, RATE));
@@ -376,14 +380,19 @@ async fn twenty_kills_in_one_delivery_repeat_little() {
     let before = links.each_ref().map(Link::bytes);
     assert!(world.recv(&world.receiver, &taskfile).await.ok);
     let mut rng = StdRng::seed_from_u64(20);
+    let recorded = async |node: &Node| node.number("select bytes_done from v_tasks").await;
+    let grown = async |node: &Node, by: u64| {
+        let before = recorded(node).await;
+        until("more is recorded", PATIENCE, async || (recorded(node).await > before + by).then_some(())).await;
+    };
     for kill in 1..=KILLS {
-        tokio::time::sleep(Duration::from_millis(rng.random_range(300..1800))).await;
         if kill % 4 == 0 {
-            // Also long after the start.
-            let before = world.receiver.number("select bytes_done from v_tasks").await;
-            let grown = async || (world.receiver.number("select bytes_done from v_tasks").await > before + MIB / 2).then_some(());
-            until("more is recorded", PATIENCE, grown).await;
+            links.iter().for_each(|l| l.set(Line::Slow(FAST)));
+            grown(&world.receiver, 6 * MIB).await;
+            links.iter().for_each(|l| l.set(Line::Slow(RATE)));
+            grown(&world.receiver, 0).await;
         }
+        tokio::time::sleep(Duration::from_millis(rng.random_range(300..1800))).await;
         world.receiver.kill();
         world.receiver.start().await;
     }
@@ -399,7 +408,7 @@ async fn twenty_kills_in_one_delivery_repeat_little() {
     }
     let share = twice as f64 * 100.0 / package.bytes as f64;
     eprintln!("{KILLS} kills: {twice} of {} bytes fetched twice, {share:.1} %", package.bytes);
-    assert!(share <= 5.0);
+    assert!(share <= 5.0, "{share:.1} %");
 }
 
 /// An upload that was begun goes on after a kill, under the id that the store gave it: none is begun twice. (That its parts
@@ -432,12 +441,6 @@ async fn an_upload_is_finished_over_kills() {
     world.assert_delivered(&package);
 }
 
-/// Bytes that a process read by now, from files and pipes.
-fn read_so_far(node: &Node) -> u64 {
-    let io = std::fs::read_to_string(format!("/proc/{}/io", node.pid())).expect("io");
-    io.lines().find_map(|l| l.strip_prefix("rchar: ")).and_then(|n| n.parse().ok()).expect("rchar")
-}
-
 #[tokio::test]
 async fn a_start_reads_no_package_again_and_seeds_go_on() {
     let mut world = World::new();
@@ -455,7 +458,7 @@ async fn a_start_reads_no_package_again_and_seeds_go_on() {
         (world.sender.number("select count(*) from v_legs where method = 'bt' and state = 'running'").await == 1).then_some(())
     };
     until("the sender seeds again", PATIENCE, seeds).await;
-    let read = read_so_far(&world.sender);
+    let read = world.sender.bytes_read();
     eprintln!("a sender that seeds reads {read} bytes at its start");
     assert!(read < package.bytes / 4, "{read} bytes read at the start of a sender that seeds {}", package.bytes);
     assert_eq!(world.sender.sql("select seed_until from v_tasks").await, until_sender);
@@ -472,7 +475,7 @@ async fn a_start_reads_no_package_again_and_seeds_go_on() {
     let runs = async || (world.receiver.number("select count(*) from v_legs where state = 'running'").await > 0).then_some(());
     until("the legs run again", PATIENCE, runs).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let read = read_so_far(&world.receiver);
+    let read = world.receiver.bytes_read();
     eprintln!(
         "a receiver in the middle of {} reads {read} bytes at its start, {unhashed} of them for the first time",
         package.bytes
@@ -493,7 +496,7 @@ async fn a_start_reads_no_package_again_and_seeds_go_on() {
     };
     until("the receiver seeds again", PATIENCE, seeds).await;
     table_shows(&world.receiver, "film", tree(&package.dir).len()).await;
-    let read = read_so_far(&world.receiver);
+    let read = world.receiver.bytes_read();
     eprintln!("a receiver that seeds reads {read} bytes at its start");
     assert!(read < package.bytes / 4, "{read} bytes read at the start of a receiver that seeds {}", package.bytes);
     assert_eq!(world.receiver.sql("select seed_until from v_tasks").await, until_receiver);
@@ -501,7 +504,7 @@ async fn a_start_reads_no_package_again_and_seeds_go_on() {
 
 async fn removed_while_it_runs(how: impl FnOnce(&Path, &Path, u64)) {
     let mut world = World::new();
-    world.receiver.set_all(&json!({"btrate": "300K", "obsrate": "300K"}));
+    world.receiver.set_all(&json!({"btrate": "100K", "obsrate": "100K"}));
     let package = world.package("film", 9, 1);
     world.start().await;
     let task = task_name("film");
@@ -715,7 +718,7 @@ async fn kills_at_the_ends_of_tasks() {
     };
     world.start().await;
     world.cacher.start().await;
-    let package = world.package("film", 2, 1);
+    let package = world.package("film", 6, 1);
     let masters = stamps(&package.dir);
     let task = task_name("film");
     let taskfile = world.publish("film", "1:1:1").await;
@@ -736,7 +739,7 @@ async fn kills_at_the_ends_of_tasks() {
         let died = client.died || receiver.revive(&mut world.receiver).await;
         receiver.disarm();
         until("staging is empty", PATIENCE, async || entries(&world.receiver.stage()).is_empty().then_some(())).await;
-        until("its view", 10, async || (world.receiver.places(&task) == ["receiver/history"]).then_some(())).await;
+        until("its view", PATIENCE, async || (world.receiver.places(&task) == ["receiver/history"]).then_some(())).await;
         kills += u32::from(died);
         if !died {
             break;

@@ -136,7 +136,7 @@ async fn a_wrong_hash_ends_in_downloaderror_with_the_file_named() {
         assert!(p.error().contains(&name) && p.error().contains("SHA-1"), "{ratio}: {}", p.error());
         assert_eq!((p.dcppath().as_str(), p.percent("totalpercent") < 100.0), ("", true));
         let err = world.receiver.data().join("receiver/downloading").join(format!("{}.err", task_name("film")));
-        let text = until("the .err file", 10, async || std::fs::read_to_string(&err).ok()).await;
+        let text = until("the .err file", PATIENCE, async || std::fs::read_to_string(&err).ok()).await;
         assert!(text.contains(&name), "{text}");
         assert_eq!(tree(&world.receiver.store()), before, "the store was touched");
         // The good task of the same name is received after that.
@@ -409,10 +409,10 @@ async fn a_package_that_changes_is_noticed() {
         let reply = world.sender.call("uploadprogress", json!({"taskfile": task})).await;
         (reply.text("status") == "error").then_some(reply)
     };
-    let reply = until("the seed stops", 60, failed).await;
+    let reply = until("the seed stops", PATIENCE, failed).await;
     assert_eq!((reply.text("desc").as_str(), reply.text("btstatus").as_str()), ("bt errors", "noseeding"), "{reply:?}");
     let file = world.sender.data().join("sender/uploading").join(format!("{task}.bterr"));
-    let text = until("the .bterr file", 10, async || std::fs::read_to_string(&file).ok()).await;
+    let text = until("the .bterr file", PATIENCE, async || std::fs::read_to_string(&file).ok()).await;
     assert!(text.contains("zz.log"), "{text}");
     assert_eq!(file_name(&std::path::PathBuf::from(reply.text("taskfile"))), task);
     world.sender.assert_alive();
@@ -436,7 +436,7 @@ async fn keys_reach_no_log_event_view_or_error_file() {
         let rows = world.sender.sql("select tries, error from v_legs where method = 'obs' and error <> ''").await;
         (!rows.is_empty()).then_some(())
     };
-    until("the upload has failed once", 120, failed).await;
+    until("the upload has failed once", PATIENCE, failed).await;
     let mut seen = world.sender.events(&task).await;
     for view in ["v_tasks", "v_legs", "v_files", "v_generations", "v_events"] {
         seen.push_str(&format!("{:?}", world.sender.sql(&format!("select * from {view}")).await));

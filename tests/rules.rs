@@ -59,7 +59,7 @@ async fn nothing_is_left(node: &Node, role: &str, name: &str) {
     is_at(node, &task, &format!("{role}/history")).await;
     let mine = format!("{SUBDIR}-{name}.");
     let staged = async || entries(&node.stage()).iter().all(|e| !e.starts_with(&mine)).then_some(());
-    until(&format!("nothing of {name} is staged"), 60, staged).await;
+    until(&format!("nothing of {name} is staged"), PATIENCE, staged).await;
     for dir in ["downloading", "uploading"] {
         let left = entries(&node.data().join(role).join(dir));
         assert!(left.iter().all(|e| !e.starts_with(&task)), "left in {role}/{dir}: {left:?}");
@@ -268,7 +268,7 @@ async fn every_request_in_every_state_of_a_distribution() {
                 "running" => leg_is(node, &task, "state = 'running'").await,
                 "failed" => {
                     let beside = node.data().join("sender/uploading").join(format!("{task}.bterr"));
-                    until("the .bterr file", 20, async || beside.exists().then_some(())).await;
+                    until("the .bterr file", PATIENCE, async || beside.exists().then_some(())).await;
                 }
                 _ => {}
             }
@@ -367,7 +367,7 @@ async fn every_request_in_every_state_of_a_cacher() {
     assert!(link.exists(), "{}", link.display());
     assert_eq!(node.call("cancel", json!({"taskfile": task_name("seeding")})).await.desc(), NEW);
     nothing_is_left(node, "receiver", "seeding").await;
-    until("the link is gone", 30, async || link.symlink_metadata().is_err().then_some(())).await;
+    until("the link is gone", PATIENCE, async || link.symlink_metadata().is_err().then_some(())).await;
 }
 
 /// The states that last for moments: a reception that copies, one that is handed over to its store, and one that was renamed
@@ -427,7 +427,7 @@ async fn every_request_while_a_reception_copies_or_is_handed_over() {
                     nothing_is_left(node, "receiver", &name).await;
                     if stored {
                         let marker = node.store().join(format!("{name}.finished"));
-                        until("its marker", 60, async || marker.is_file().then_some(())).await;
+                        until("its marker", PATIENCE, async || marker.is_file().then_some(())).await;
                         assert_eq!(tree(&there), tree(&film.dir), "{row_is}");
                     } else {
                         assert!(!there.exists(), "{row_is}: cancelled, and in its store");
@@ -497,7 +497,7 @@ async fn what_is_accepted_under_a_wrong_clock_lasts_as_long_as_was_promised() {
                 node.start().await;
             }
             let node = &*node;
-            until(&format!("{name} ends in five hours on the {}", node.role), 60, async || {
+            until(&format!("{name} ends in five hours on the {}", node.role), PATIENCE, async || {
                 (off(node, &name).await < CLOSE_MS).then_some(())
             })
             .await;
@@ -522,10 +522,10 @@ async fn what_is_accepted_under_a_wrong_clock_lasts_as_long_as_was_promised() {
         node.start().await;
         for name in ["before", "film-0", "film-1", "film-2"] {
             let over = async || (node.places(&task_name(name)) == ["receiver/history"]).then_some(());
-            until(&format!("{name} is over on the {}", node.role), 60, over).await;
+            until(&format!("{name} is over on the {}", node.role), PATIENCE, over).await;
         }
     }
-    until("the cacher's data are gone", 60, async || entries(&world.cacher.stage()).is_empty().then_some(())).await;
+    until("the cacher's data are gone", PATIENCE, async || entries(&world.cacher.stage()).is_empty().then_some(())).await;
 }
 
 /// Somebody sets the clock a day ahead while three nodes seed, and back again.
@@ -568,9 +568,9 @@ async fn a_clock_that_jumps_ends_no_seed() {
         for node in [&world.sender, &world.receiver, &world.cacher] {
             let date = (Utc::now() + offset).format("%Y-%m-%d").to_string();
             let shown = async || node.get("heartbeat").await.filter(|t| t.starts_with(&date)).map(drop);
-            until("the clock is set", 30, shown).await;
+            until("the clock is set", PATIENCE, shown).await;
             let seen = async || (node.number(told).await == events).then_some(());
-            until(&format!("{days} days: {events} events about the clock"), 30, seen).await;
+            until(&format!("{days} days: {events} events about the clock"), PATIENCE, seen).await;
         }
         all_serve(&world).await;
     }
@@ -583,9 +583,9 @@ async fn a_clock_that_jumps_ends_no_seed() {
     for node in [&mut world.sender, &mut world.receiver, &mut world.cacher] {
         node.start().await;
         let over = async |node: &Node| node.places(&task).iter().all(|p| p.ends_with("/history")).then_some(());
-        until("it is over", 60, async || over(node).await).await;
+        until("it is over", PATIENCE, async || over(node).await).await;
     }
-    until("the cacher's data are gone", 60, async || entries(&world.cacher.stage()).is_empty().then_some(())).await;
+    until("the cacher's data are gone", PATIENCE, async || entries(&world.cacher.stage()).is_empty().then_some(())).await;
     let reply = world.sender.call("uploadprogress", json!({"taskfile": task})).await;
     assert_eq!((reply.text("status").as_str(), reply.text("btstatus").as_str()), ("finished", "noseeding"));
     let p = world.receiver.progress(&task).await;
@@ -600,7 +600,7 @@ async fn a_clock_that_jumps_ends_no_seed() {
     clock.shift(TimeDelta::days(4));
     world.receiver.kill();
     world.receiver.start().await;
-    until("it is told", 30, async || (world.receiver.number(told).await > told_before).then_some(())).await;
+    until("it is told", PATIENCE, async || (world.receiver.number(told).await > told_before).then_some(())).await;
     assert_eq!(world.receiver.places(&task), ["receiver/history"]);
     assert!(beside.exists());
     for hours in [22, 42] {
@@ -609,11 +609,11 @@ async fn a_clock_that_jumps_ends_no_seed() {
         world.receiver.start().await;
         let now = (Utc::now() + TimeDelta::hours(hours - 1)).timestamp_millis();
         let noted = format!("select count(*) from node where seen_at > {now}");
-        until("the time is believed", 30, async || (world.receiver.number(&noted).await == 1).then_some(())).await;
+        until("the time is believed", PATIENCE, async || (world.receiver.number(&noted).await == 1).then_some(())).await;
     }
-    until("the history forgets", 60, async || world.receiver.places(&task).is_empty().then_some(())).await;
+    until("the history forgets", PATIENCE, async || world.receiver.places(&task).is_empty().then_some(())).await;
     assert_eq!(world.receiver.number("select count(*) from v_tasks").await, 0);
-    until("its errors are gone", 10, async || (!beside.exists()).then_some(())).await;
+    until("its errors are gone", PATIENCE, async || (!beside.exists()).then_some(())).await;
     assert_eq!(world.receiver.progress(&task).await.0.desc(), "unknown task, not found task.");
     world.assert_delivered(&package);
 }

@@ -160,7 +160,7 @@ async fn the_acceptance_scenarios() {
     world.sender.set("token", TOKEN);
     // The scripts' default store, and time enough to look at a reception.
     world.receiver.set("receiverstoreplan", "A");
-    rate(&mut world.receiver, "200K");
+    rate(&mut world.receiver, "50K");
     fixtures(&world);
     world.start().await;
     send_scenario(&world).await;
@@ -399,7 +399,7 @@ const SLOTTED: [(&str, &str, u64); 6] = [
     ("slot-bt-cdn", "1:0:1", 4),
     ("slot-obs-cdn", "0:1:1", 5),
     ("slot-cdn", "0:0:1", 7),
-    ("slot-large", "0:0:1", 48),
+    ("slot-large", "0:0:1", 96),
 ];
 const SLOT: &str = "21:00-21:02";
 
@@ -449,7 +449,7 @@ async fn the_schedule_scenario() {
 
     // T4: the five come in the slot; T6: the large one is at work in it
     let opens = clock.set_before(slot(1, 0), 3);
-    until("the first byte of the slot", 60, async || (wire().await > 0).then_some(())).await;
+    until("the first byte of the slot", PATIENCE, async || (wire().await > 0).then_some(())).await;
     println!("measured: the first byte was seen {:.1} s after the slot began", seconds(opens, Instant::now()));
     assert!(Instant::now() >= opens, "bytes before the slot");
     let five = || SLOTTED.iter().map(|(name, ..)| *name).filter(|name| *name != "slot-large");
@@ -463,7 +463,7 @@ async fn the_schedule_scenario() {
     assert!(world.receiver.get("showschedules").await.is_some_and(|t| t.contains(&format!("0:0:1 priortime cdn: 1 {SLOT}\n"))));
     // ... and gone after it, which is no error
     clock.set_before(slot(1, 2), 2);
-    until("it stops", 60, async || (world.receiver.sql(&leg).await.concat() == ["waiting "]).then_some(())).await;
+    until("it stops", PATIENCE, async || (world.receiver.sql(&leg).await.concat() == ["waiting "]).then_some(())).await;
     let before = wire().await;
     watch_until(Instant::now() + Duration::from_secs(5)).await;
     assert_eq!(wire().await, before, "bytes after the slot");

@@ -172,7 +172,7 @@ async fn what_was_touched_by_hand_is_mended() {
 #[tokio::test]
 async fn a_stop_keeps_its_deadline_while_the_database_is_held() {
     let mut world = World::new();
-    world.receiver.set("stoptimeout", 4);
+    world.receiver.set("stoptimeout", 1);
     world.receiver.start().await;
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.receiver.database());
     let mut held = sqlx::ConnectOptions::connect(&options).await.expect("opens");

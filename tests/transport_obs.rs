@@ -378,16 +378,16 @@ async fn a_low_cap_leaves_no_long_silence() {
     let running = tokio::spawn(async move { run.publish(job).await });
     until("it has begun", || emulator.received() > 0).await;
     let (began, mut last, mut bytes) = (std::time::Instant::now(), std::time::Instant::now(), emulator.received());
-    while began.elapsed() < Duration::from_secs(12) {
+    while began.elapsed() < Duration::from_secs(15) {
         tokio::time::sleep(Duration::from_millis(20)).await;
         if emulator.received() > bytes {
             (last, bytes) = (std::time::Instant::now(), emulator.received());
         }
-        assert!(last.elapsed() < Duration::from_secs(5), "nothing came for {:?}", last.elapsed());
+        assert!(last.elapsed() < Duration::from_secs(10), "nothing came for {:?}", last.elapsed());
     }
     stop.cancel();
     assert_eq!(running.await.unwrap().unwrap(), Outcome::Stopped);
-    assert!(bytes < 20 * (24 << 10), "{bytes} bytes in {:?}", began.elapsed());
+    assert!(bytes < (began.elapsed().as_secs() + 8) * (24 << 10), "{bytes} bytes in {:?}", began.elapsed());
 }
 
 #[tokio::test]

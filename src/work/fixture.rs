@@ -143,7 +143,7 @@ impl Fixture {
 pub async fn until(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(30), "waited too long until {what}");
+        assert!(start.elapsed() < Duration::from_secs(120), "waited too long until {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

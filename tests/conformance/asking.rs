@@ -61,6 +61,11 @@ impl Ask {
         self
     }
 
+    /// In one form: as it is sloppy, or as the file is.
+    pub fn single(self) -> Self {
+        if self.form == Form::Twice { self.once() } else { self }
+    }
+
     /// The `message_id` of the reply that is compared.
     pub fn id(mut self, id: Option<&str>) -> Self {
         self.id = id.map(str::to_owned);

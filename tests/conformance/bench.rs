@@ -4,12 +4,9 @@ use super::asking::{Answer, Ask, Client};
 use super::cases::{self, Case, Stage};
 use super::compare;
 use super::examples;
-use super::world::until;
+use super::world::{PATIENCE, until};
 use serde_json::Value;
 use std::collections::BTreeSet;
-
-/// Long enough for a slow machine that builds something else at the same time.
-const PATIENCE: u64 = 120;
 
 pub struct Bench {
     stage: Stage,
@@ -61,12 +58,8 @@ impl Bench {
         given: &[(&str, Value)],
         ready: impl Fn(&Value) -> bool,
     ) -> Value {
-        let ask = ask.once().id(id_of(&examples::json(file)).as_deref());
-        let answer = until(&format!("the state of {file}"), PATIENCE, async || match client.ask(&ask).await {
-            Ok(answer) if !ready(&answer.reply["return_content"]) => None,
-            other => Some(other),
-        })
-        .await;
+        let ask = ask.single().id(id_of(&examples::json(file)).as_deref());
+        let answer = answer_when(client, &ask, &format!("the state of {file}"), ready).await;
         self.compare(client, file, answer, given)
     }
 
@@ -95,7 +88,27 @@ impl Bench {
     /// A verdict and a text that no example shows: rows of the decision tables and of the lists. The text is written
     /// in the examples' world; with `…` at its end the reply may go on.
     pub async fn says(&mut self, client: &Client<'_>, row: &str, ask: Ask, ok: bool, desc: &str) -> Value {
-        match client.ask(&ask).await {
+        let answer = client.ask(&ask).await;
+        self.said(client, row, &ask, answer, ok, desc)
+    }
+
+    /// The same of the first reply that is `ready`, which is asked for until it comes.
+    pub async fn says_when(
+        &mut self,
+        client: &Client<'_>,
+        row: &str,
+        ask: Ask,
+        ok: bool,
+        desc: &str,
+        ready: impl Fn(&Value) -> bool,
+    ) -> Value {
+        let ask = ask.single();
+        let answer = answer_when(client, &ask, row, ready).await;
+        self.said(client, row, &ask, answer, ok, desc)
+    }
+
+    fn said(&mut self, client: &Client<'_>, row: &str, ask: &Ask, answer: Result<Answer, String>, ok: bool, desc: &str) -> Value {
+        match answer {
             Ok(answer) => {
                 let mut wrong = compare::envelope(&answer);
                 let (status, said) = (&answer.reply["return_status"], &answer.reply["return_content"]["desc"]);
@@ -135,6 +148,15 @@ impl Drop for Bench {
             eprintln!("differences from the protocol before that\n{}\n", self.wrong.join("\n"));
         }
     }
+}
+
+/// The first reply that is `ready`, or the first that is none.
+async fn answer_when(client: &Client<'_>, ask: &Ask, what: &str, ready: impl Fn(&Value) -> bool) -> Result<Answer, String> {
+    until(what, PATIENCE, async || match client.ask(ask).await {
+        Ok(answer) if !ready(&answer.reply["return_content"]) => None,
+        other => Some(other),
+    })
+    .await
 }
 
 /// The id under whichever spelling the example has; fragments have none.

@@ -18,7 +18,7 @@ fn ways() -> [Option<Value>; 3] {
     [None, Some(json!("false")), Some(json!("true"))]
 }
 
-/// A sent task, kept so that it can be carried again.
+/// A sent task, kept so that it can be carried again: outside the sender, which mends its own view when it is changed.
 struct Task {
     name: String,
     kept: PathBuf,
@@ -27,8 +27,10 @@ struct Task {
 impl Task {
     async fn sent(world: &World, name: &str, size: u64, params: Value) -> Self {
         film(&world.sender.store().join(name), &[("reel.mxf", size)]);
-        let taskfile = world.gentask_with(name, params).await;
-        Self { name: name.to_owned(), kept: world.send(&taskfile).await }
+        let sent = world.send(&world.gentask_with(name, params).await).await;
+        let kept = world.dir.path().join(task_name(name));
+        std::fs::copy(sent, &kept).expect("copy");
+        Self { name: name.to_owned(), kept }
     }
 
     fn file(&self) -> String {

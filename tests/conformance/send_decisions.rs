@@ -187,7 +187,7 @@ async fn a_task_file_elsewhere(bench: &mut Bench, sender: &Client<'_>, world: &W
 }
 
 async fn a_seed_that_takes_its_time(bench: &mut Bench, sender: &Client<'_>, world: &World) -> Task {
-    vast(&world.sender.store().join("big"), &[("reel.mxf", 32 * MIB)]);
+    vast(&world.sender.store().join("big"), &[("reel.mxf", 256 * MIB)]);
     let big = Task::made(world, "big", json!({"btobscdn": "1:0:0"})).await;
     bench.says(sender, "nowhere", big.send(sender, &None).once(), true, NEW).await;
     world.ready(&big.file()).await;

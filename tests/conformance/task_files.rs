@@ -225,7 +225,7 @@ async fn settings_of_a_tms(bench: &mut Bench, sender: &Client<'_>) {
                 and /data/sender/tmp/wuxi-001-xiaofang.task.json all are finished.";
     bench.says(sender, "gentask with a TMS's settings", gentask.sloppy(), true, wait).await;
     let path = sender.path(taskfile);
-    super::world::until("the task file is made", 60, async || path.exists().then_some(())).await;
+    super::world::until("the task file is made", super::world::PATIENCE, async || path.exists().then_some(())).await;
     let made = read_json(&path);
     for (at, wanted) in [
         ("/bt-obs-cdn", value(".btobscdn")),

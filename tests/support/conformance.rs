@@ -26,7 +26,7 @@ pub trait Bench: Send + Sync {
     }
     /// A stop must be answered within this time.
     fn stop_within(&self) -> Duration {
-        Duration::from_secs(3)
+        Duration::from_secs(10)
     }
 }
 

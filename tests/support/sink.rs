@@ -240,12 +240,12 @@ pub fn wire(ctx: &LegContext) -> u64 {
     ctx.counters.wire.load(Ordering::Relaxed)
 }
 
-/// Waits until the condition holds; fails the test after a minute.
+/// Waits until the condition holds; fails the test after three minutes.
 pub async fn until(what: &str, condition: impl Fn() -> bool) {
     let polling = async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    assert!(tokio::time::timeout(Duration::from_secs(60), polling).await.is_ok(), "waited a minute for: {what}");
+    assert!(tokio::time::timeout(Duration::from_secs(180), polling).await.is_ok(), "waited three minutes for: {what}");
 }

@@ -21,6 +21,8 @@ pub enum Line {
     Late(Duration),
     /// Bytes per second from the server, for all connections together.
     Slow(u64),
+    /// The same to the server: for uploads.
+    SlowUp(u64),
     /// Each connection breaks after so many bytes from the server, a little fewer or more.
     Breaks(u64),
     /// Nothing arrives any more, and nobody is told.
@@ -196,6 +198,7 @@ impl State {
             let a_tenth = |rate: u64| usize::try_from(rate / 10).unwrap_or(CHUNK).clamp(1, CHUNK);
             let most = match *line.borrow_and_update() {
                 Line::Slow(rate) if down => a_tenth(rate),
+                Line::SlowUp(rate) if !down => a_tenth(rate),
                 Line::Crawls(n, rate) if n == number && down => a_tenth(rate),
                 _ => CHUNK,
             };
@@ -211,6 +214,7 @@ impl State {
             match self.line() {
                 Line::Late(by) => tokio::time::sleep(by).await,
                 Line::Slow(rate) if down => self.turn(len, rate).await,
+                Line::SlowUp(rate) if !down => self.turn(len, rate).await,
                 Line::Crawls(n, _) if n == number && down => tokio::time::sleep(Duration::from_millis(100)).await,
                 // The length differs from connection to connection, by half.
                 Line::Breaks(after) if down => {

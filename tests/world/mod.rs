@@ -43,7 +43,7 @@ use std::time::{Duration, Instant};
 pub const SUBDIR: &str = "cfec-001";
 const MIB: u64 = 1 << 20;
 /// Long enough for a slow machine that builds something else at the same time.
-pub const PATIENCE: u64 = 120;
+pub const PATIENCE: u64 = 300;
 
 /// A sender with tracker, origin and directory store, a receiver, a cacher. Nodes run once they are started.
 pub struct World {

@@ -95,6 +95,11 @@ impl Node {
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("it runs").id()
     }
+    /// Bytes that the running process has read by now, from files and pipes.
+    pub fn bytes_read(&self) -> u64 {
+        let io = std::fs::read_to_string(format!("/proc/{}/io", self.pid())).expect("io");
+        io.lines().find_map(|l| l.strip_prefix("rchar: ")).and_then(|n| n.parse().ok()).expect("rchar")
+    }
     /// Where packages lie.
     pub fn store(&self) -> PathBuf {
         self.data.join("dcp").join(SUBDIR).join("dcps")
@@ -156,7 +161,7 @@ impl Node {
     pub async fn refuses_to_start(&mut self) -> (ExitStatus, String) {
         self.spawn();
         let status =
-            until("the process ends", 30, async || self.child.as_mut().and_then(|c| c.try_wait().expect("status"))).await;
+            until("the process ends", PATIENCE, async || self.child.as_mut().and_then(|c| c.try_wait().expect("status"))).await;
         self.child = None;
         (status, std::fs::read_to_string(self.root.join("log/output.log")).expect("output"))
     }
@@ -188,7 +193,7 @@ impl Node {
         unsafe {
             libc::kill(pid, libc::SIGTERM);
         }
-        let status = until("the process ends after SIGTERM", 40, async || child.try_wait().expect("status")).await;
+        let status = until("the process ends after SIGTERM", PATIENCE, async || child.try_wait().expect("status")).await;
         let _ = child.wait();
         status
     }
@@ -272,7 +277,7 @@ impl Node {
 
     /// A query on the operator's views. NULL is the empty text.
     pub async fn sql(&self, query: &str) -> Vec<Vec<String>> {
-        let rows = shell::query(&self.database(), query, Duration::from_secs(10)).await;
+        let rows = shell::query(&self.database(), query, Duration::from_secs(60)).await;
         let rows = rows.unwrap_or_else(|e| panic!("{query}: {e}")).rows;
         rows.into_iter().map(|r| r.into_iter().map(Option::unwrap_or_default).collect()).collect()
     }

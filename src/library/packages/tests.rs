@@ -377,6 +377,6 @@ async fn ten_thousand_files_are_no_trouble() {
     l.packages.review_all().await.unwrap();
     assert_eq!(l.verdict("film").await, format!("not verified yet: {FILES} files to hash"));
     l.packages.review(&queue).await.unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(120), "{:?}", begun.elapsed());
     assert_eq!(l.count("v_library where state = 'claimed'").await, FILES + 2);
 }
