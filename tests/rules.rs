@@ -5,6 +5,8 @@ mod world;
 
 use chrono::{Local, TimeDelta, Utc};
 use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Executor as _};
 use std::path::PathBuf;
 use world::{
     Gate, Node, PATIENCE, Reply, SUBDIR, WallClock, World, copy_tree, entries, free_ports, read_json, task_name, tree, until,
@@ -368,6 +370,56 @@ async fn every_request_in_every_state_of_a_cacher() {
     assert_eq!(node.call("cancel", json!({"taskfile": task_name("seeding")})).await.desc(), NEW);
     nothing_is_left(node, "receiver", "seeding").await;
     until("the link is gone", 30, async || link.symlink_metadata().is_err().then_some(())).await;
+}
+
+/// Somebody edits the row of a task by hand, and it cannot be read any more.
+#[tokio::test]
+async fn a_task_whose_row_is_broken_stops_nobody() {
+    let mut world = World::new();
+    world.receiver.set_all(&json!({"avoidrepeat": false, "cdnrate": "1K"}));
+    world.package("film", 3, 1);
+    world.start().await;
+    let document = read_json(&world.publish("film", "0:0:1").await);
+    let tasks = Tasks { document, dir: world.dir.path().to_owned() };
+    let names = ["cancelled", "replaced", "other"];
+    for name in names {
+        assert!(world.receiver.call("recv", json!({"taskfile": world.receiver.carry(&tasks.write(name, |_| {}))})).await.ok);
+        leg_is(&world.receiver, &task_name(name), "state = 'running'").await;
+    }
+    let node = &world.receiver;
+    for (name, edit) in [("cancelled", "package = 'a/b'"), ("replaced", "basesubdir = ''")] {
+        let sql = format!("update tasks set {edit} where name = '{}'", task_name(name));
+        let mut own = SqliteConnectOptions::new().filename(node.database()).connect().await.expect("database");
+        own.execute(sqlx::AssertSqlSafe(sql)).await.expect("edit");
+    }
+    // The others go on, and it is said what stands still.
+    reconfigure(&mut world.receiver, &json!({"cdnrate": ""})).await;
+    let node = &world.receiver;
+    node.downloaded(&task_name("other")).await;
+    let told = async |name: &str| {
+        let task = task_name(name);
+        node.number(&format!("select count(*) from v_events where kind = 'broken' and level = 'error' and task = '{task}'")).await
+    };
+    for name in ["cancelled", "replaced"] {
+        until(&format!("{name} is told"), 30, async || (told(name).await > 0).then_some(())).await;
+    }
+    let reply = node.call("progress", json!({"taskfile": task_name("replaced")})).await;
+    assert!(reply.desc().contains("unexpected institution") || reply.desc().contains("basesubdir"), "{reply:?}");
+    // It can be cancelled, and received anew, with or without that.
+    let task = task_name("cancelled");
+    assert_eq!(node.call("cancel", json!({"taskfile": task})).await.desc(), NEW);
+    assert_eq!(node.places(&task), Vec::<String>::new());
+    let again = node.call("cancel", json!({"taskfile": task})).await.desc();
+    assert_eq!(again, format!("no need to cancel, not found task: {task}"));
+    let staged = async || entries(&node.stage()).iter().all(|e| !e.contains("-cancelled.")).then_some(());
+    until("nothing of it is staged", 60, staged).await;
+    for name in ["cancelled", "replaced"] {
+        assert_eq!(told(name).await, 1, "{name} is told once");
+        let reply = node.call("recv", json!({"taskfile": node.carry(&tasks.write(name, |_| {}))})).await;
+        assert_eq!((reply.ok, reply.desc().as_str()), (true, NEW), "{name}");
+        node.downloaded(&task_name(name)).await;
+        assert_eq!(node.places(&task_name(name)), ["receiver/downloaded"]);
+    }
 }
 
 /// The states that last for moments: a reception that copies, one that is handed over to its store, and one that was renamed

@@ -75,20 +75,22 @@ impl Desk {
 
     async fn cancel_task(&self, role: Role, name: &TaskName) -> Result<bool, Fault> {
         let _one = self.admission.lock().await;
-        let Some(row) = self.store.task_by_name(role, name).await? else { return Ok(false) };
-        if row.state == TaskState::History {
+        let Some((id, mut state)) = self.store.task_state(role, name).await? else { return Ok(false) };
+        if state == TaskState::History {
             return Ok(false);
         }
         // The conductor may be moving the task on at this moment: take it from wherever it is now.
-        let mut state = row.state;
-        while !self.store.move_task(row.id, state, TaskState::History, "cancelled", self.clock.now_ms()).await? {
-            match self.store.task(row.id).await? {
-                Some(now) if now.state != TaskState::History => state = now.state,
+        while !self.store.move_task(id, state, TaskState::History, "cancelled", self.clock.now_ms()).await? {
+            match self.store.task_state(role, name).await? {
+                Some((same, now)) if same == id && now != TaskState::History => state = now,
                 _ => return Ok(true),
             }
         }
-        if let Some(row) = self.store.task(row.id).await? {
-            self.export(&row).await;
+        match self.store.task(id).await {
+            Ok(Some(row)) => self.export(&row).await,
+            Ok(None) => {}
+            // Its row cannot be read, so nothing can be shown of it.
+            Err(_) => self.dirs.clear_views(role, name)?,
         }
         self.dirs.clear_errors(role, name)?;
         self.event(Level::Info, "cancel", name.as_str(), &format!("{role}: {state} -> history")).await;

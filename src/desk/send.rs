@@ -95,7 +95,7 @@ impl Desk {
 
     /// The decision table of section 3.1.
     async fn admit_send(&self, name: &TaskName, task: &TaskFile, reactive: bool) -> Result<(Reply, Option<TaskRow>), Reply> {
-        let old = self.store.task_by_name(Role::Send, name).await.map_err(|f| failed(&f))?;
+        let old = self.store.task_to_replace(Role::Send, name).await.map_err(|f| failed(&f))?;
         let Some(row) = old else { return Ok((Reply::ok("succeeded!"), None)) };
         let place = self.dirs.path(Role::Send, row.state, name);
         match row.state {

@@ -256,7 +256,7 @@ impl Store {
         row.as_ref().map(read).transpose()
     }
 
-    /// Tasks that may still need work, oldest first.
+    /// Tasks that may still need work, oldest first. Broken ones are left out (see [`Store::take_broken`]).
     pub async fn live_tasks(&self) -> Result<Vec<TaskRow>, Fault> {
         self.tasks_where("state IN ('queues', 'uploading', 'uploaded', 'downloading', 'downloaded')").await
     }
@@ -269,7 +269,7 @@ impl Store {
     async fn tasks_where(&self, condition: &'static str) -> Result<Vec<TaskRow>, Fault> {
         let sql = format!("SELECT {} FROM tasks WHERE {condition} ORDER BY id", columns("tasks"));
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(&self.readers).await.map_err(db_fault)?;
-        rows.iter().map(read).collect()
+        Ok(self.readable(&rows))
     }
 
     /// The task file's text. Holds keys.

@@ -214,6 +214,7 @@ impl Conductor {
         let config = node.config.current();
         let tasks = node.store.live_tasks().await?;
         let legs = node.store.live_legs().await?;
+        self.tell_of_broken().await;
         self.release_dead(&tasks).await;
         let cacher = config.servertype == NodeType::Cacher;
         let mut snaps = Vec::with_capacity(tasks.len());

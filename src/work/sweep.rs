@@ -46,6 +46,17 @@ impl Conductor {
         }
     }
 
+    /// Says which tasks cannot go on because their rows cannot be read.
+    pub(super) async fn tell_of_broken(&self) {
+        for task in self.node.store.take_broken() {
+            let text = format!(
+                "{}. This task stands still; the others go on. Cancel it, or send or receive it again",
+                task.fault.message.trim_end_matches('.')
+            );
+            self.node.event(Level::Error, "broken", &task.name, &text).await;
+        }
+    }
+
     /// Removes what cancelled tasks left, now and then.
     pub(super) async fn sweep_staging(&mut self) {
         if self.swept.is_none_or(|t| t.elapsed() >= SWEEP) {
@@ -68,6 +79,8 @@ impl Conductor {
             }
             let row = match self.node.store.task(id).await {
                 Ok(row) => row,
+                // One that was cancelled, and whose row cannot be read.
+                Err(_) if self.node.store.is_over(id).await.unwrap_or(false) => None,
                 Err(_) => continue,
             };
             let is_over = |t: &TaskRow| match t.state {
