@@ -30,8 +30,10 @@ pub struct TaskSnap {
     pub id: i64,
     /// Tasks with a higher one come first, whatever their age. Nobody is stopped for them.
     pub priority: i64,
-    /// When it was accepted.
+    /// When it was accepted; of a task that goes on, at first.
     pub accepted_at: i64,
+    /// It was at work (a reception) or seeding (a distribution) when it was accepted again, and goes on.
+    pub goes_on: bool,
     pub role: Role,
     pub state: TaskState,
     pub legs: Vec<LegSnap>,
@@ -169,10 +171,15 @@ fn place(t: &TaskSnap, node: Option<NodeType>) -> Place {
     place
 }
 
-/// By priority; of equals those at work, then the one that was accepted first.
+/// By priority; of equals those that were stopped to go on at once, those at work, then the one that was accepted first.
 fn in_turn(tasks: &[TaskSnap]) -> Vec<&TaskSnap> {
     let mut out: Vec<&TaskSnap> = tasks.iter().collect();
-    out.sort_by_key(|t| (Reverse(t.priority), t.state == TaskState::Queues, t.accepted_at, t.id));
+    let rank = |t: &TaskSnap| match t.state {
+        TaskState::Queues if t.goes_on => 0,
+        TaskState::Queues => 2,
+        _ => 1,
+    };
+    out.sort_by_key(|t| (Reverse(t.priority), rank(t), t.accepted_at, t.id));
     out
 }
 
@@ -185,9 +192,11 @@ fn places(node: Option<NodeType>, tasks: &[&TaskSnap], state: TaskState, max: us
     let mut begin = HashSet::new();
     for t in tasks.iter().filter(|t| t.role == role) {
         let taken = have.len() + begin.len();
+        // It serves, and serving takes no place.
+        let seeds = t.goes_on && role == Role::Send;
         if t.state == state && place(t, node) == Place::Wants && taken < max {
             have.insert(t.id);
-        } else if t.state == TaskState::Queues && !t.no_room && taken + serving < max {
+        } else if t.state == TaskState::Queues && !t.no_room && (seeds || taken + serving < max) {
             begin.insert(t.id);
         }
     }

@@ -30,6 +30,7 @@ pub mod shell;
 pub mod task_files;
 pub mod tasks;
 pub mod torrents;
+mod turns;
 pub mod wal;
 
 use crate::error::{Fault, FaultClass};

@@ -243,7 +243,8 @@ impl Conductor {
             snaps.push(TaskSnap {
                 id: t.id,
                 priority: t.priority,
-                accepted_at: t.created_at,
+                accepted_at: t.turn.unwrap_or(t.created_at),
+                goes_on: t.turn.is_some(),
                 role: t.role,
                 state: t.state,
                 legs: mine,
