@@ -38,6 +38,8 @@ pub struct TaskSnap {
     pub state: TaskState,
     pub legs: Vec<LegSnap>,
     pub seed_until: Option<i64>,
+    /// When it came to its end.
+    pub ended_at: Option<i64>,
     /// Library copies are still to be made.
     pub local_pending: bool,
     /// A worker copies or finishes this task now.
@@ -134,6 +136,7 @@ pub fn decide(s: &Snapshot) -> Vec<Action> {
                 caching_task(s, task, downloads.contains(&task.id), &mut out);
             }
             (Role::Recv, TaskState::Downloading) => downloading_task(s, task, downloads.contains(&task.id), &mut out),
+            (Role::Recv, TaskState::Downloaded) if s.node == Some(NodeType::Cacher) => cached_task(s, task, &mut out),
             (Role::Recv, TaskState::Downloaded) => serving_task(s, task, &mut out, !task.no_seed),
             _ => {}
         }
@@ -300,6 +303,17 @@ fn downloading_task(s: &Snapshot, t: &TaskSnap, has_place: bool, out: &mut Vec<A
         out.push(Action::CopyLocal { task: t.id });
     }
     start_legs(s, t, out, |_| has_place);
+}
+
+/// A cacher's task that is over, and its data gone, is shown as `downloaded` (protocol section 4) for so long.
+const SHOWN_MS: u64 = 24 * 3600 * 1000;
+
+fn cached_task(s: &Snapshot, t: &TaskSnap, out: &mut Vec<Action>) {
+    // Also when the clock was years ahead then.
+    let over = t.ended_at.is_none_or(|at| s.now_ms.abs_diff(at) >= SHOWN_MS);
+    if stop_legs(t, out) && over {
+        out.push(step(t, TaskState::History, ""));
+    }
 }
 
 fn caching_task(s: &Snapshot, t: &TaskSnap, has_place: bool, out: &mut Vec<Action>) {

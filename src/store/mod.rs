@@ -7,6 +7,7 @@
 
 pub mod backup;
 pub mod broken;
+mod caches;
 pub mod checkpoints;
 pub mod events;
 pub mod generations;

@@ -335,17 +335,6 @@ impl Store {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Of a cacher's task. `false`: it does not run any more.
-    pub async fn set_seed_until(&self, id: i64, at_ms: i64) -> Result<bool, Fault> {
-        let done = sqlx::query("UPDATE tasks SET seed_until = ? WHERE id = ? AND state = 'downloading'")
-            .bind(at_ms)
-            .bind(id)
-            .execute(&self.writer)
-            .await
-            .map_err(db_fault)?;
-        Ok(done.rows_affected() == 1)
-    }
-
     /// Notes which directory is about to be renamed into the store, so that a restart can tell whether it happened.
     /// `false`: the task is not downloading any more, and must not be renamed.
     pub async fn set_stage_inode(&self, id: i64, inode: u64, born: Option<i64>) -> Result<bool, Fault> {

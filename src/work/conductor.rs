@@ -249,6 +249,7 @@ impl Conductor {
                 state: t.state,
                 legs: mine,
                 seed_until: t.seed_until,
+                ended_at: t.finished_at,
                 local_pending: assembly.is_some_and(|a| !a.local_pending().is_empty()) || self.in_place.contains(&t.id),
                 copying: self.copying.contains_key(&t.id),
                 finishing: self.finishing.contains_key(&t.id),
@@ -320,6 +321,11 @@ impl Conductor {
         if !self.node.store.move_task(task, from, to, reason, self.node.clock.now_ms()).await? {
             return Ok(()); // somebody was faster: the next snapshot shows where it is
         }
+        self.moved(task, from, to, reason).await
+    }
+
+    /// Tells of a step, and shows it.
+    pub(super) async fn moved(&mut self, task: i64, from: TaskState, to: TaskState, reason: &str) -> Result<(), Fault> {
         let row = self.row(task).await?;
         let level = if matches!(to, TaskState::Failed | TaskState::DownloadError) { Level::Error } else { Level::Info };
         let text = if reason.is_empty() { format!("{from} -> {to}") } else { format!("{from} -> {to}: {reason}") };

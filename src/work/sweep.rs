@@ -5,6 +5,7 @@ use super::conductor::Conductor;
 use crate::assembly;
 use crate::error::Fault;
 use crate::model::task::{NodeType, TaskState};
+use crate::model::task_file::TaskFile;
 use crate::store::events::Level;
 use crate::store::tasks::TaskRow;
 use crate::views;
@@ -106,18 +107,32 @@ impl Conductor {
         }
     }
 
-    /// The end of a cacher's task: the data, and only those, are deleted (protocol section 3.2). After the step, so that who
-    /// prolongs the seed time at this moment is not told that it was, while the data go.
+    /// The end of a cacher's task: `finishedtime` in its task file is its finish mark, and the data, and only those, are
+    /// deleted (protocol section 3.2). After the step, so that who prolongs the seed time at this moment is not told that it
+    /// was, while the data go.
     pub(super) async fn drop_cache(&mut self, task: i64) -> Result<(), Fault> {
         let row = self.row(task).await?;
-        let over = row.seed_until.is_none_or(|end| end <= self.node.clock.now_ms());
+        let now = self.node.clock.now();
+        let over = row.seed_until.is_none_or(|end| end <= now.timestamp_millis());
         if self.node.config.current().servertype != NodeType::Cacher || !over {
             return Ok(());
         }
+        let mut reason = "seed time over before all was there";
         if let Some(assembly) = self.assemblies.remove(&task) {
+            if assembly.is_complete() {
+                reason = "seed time over";
+            }
             assembly.close().await?;
         }
-        self.move_task(task, TaskState::Downloading, TaskState::Downloaded, "seed time over").await?;
+        let mut document = self.node.store.task_document(task).await?;
+        if let Ok(mut file) = TaskFile::parse(document.as_bytes()) {
+            file.finishedtime = now.format("%Y-%m-%d %H:%M:%S").to_string();
+            document = file.to_json();
+        }
+        if !self.node.store.end_cache(task, &document, reason, now.timestamp_millis()).await? {
+            return Ok(()); // it is decided anew
+        }
+        self.moved(task, TaskState::Downloading, TaskState::Downloaded, reason).await?;
         self.clear_stage(&row, self.node.staging(&row)).await;
         Ok(())
     }
