@@ -334,7 +334,7 @@ async fn every_request_in_every_state_of_a_cacher() {
     world.cacher.start().await;
     for name in names {
         // At this rate nothing ends while we look.
-        let rate = if name == "fetching" { "4K" } else { "" };
+        let rate = if name == "fetching" { "16K" } else { "" };
         reconfigure(&mut world.cacher, &json!({"btrate": rate})).await;
         let node = &world.cacher;
         let mut document = read_json(&world.publish(name, "1:0:0").await);
