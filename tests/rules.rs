@@ -438,6 +438,36 @@ async fn what_is_started_anew_goes_on_at_once() {
     world.ready(&task_name("mixed")).await;
 }
 
+/// A library that does not answer (here: a torrent that nobody writes) holds up who asks for what is in it, and nobody else.
+#[tokio::test]
+async fn cancel_does_not_wait_for_a_library_that_hangs() {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut world = World::new();
+    for name in ["film", "other"] {
+        world.package(name, 2, 1);
+    }
+    world.sender.start().await;
+    world.publish("other", "1:0:0").await;
+    let taskfile = world.gentask("film", "1:0:0").await;
+    let torrent = world.sender.store().join("film.torrent");
+    let bytes = std::fs::read(&torrent).expect("torrent");
+    std::fs::remove_file(&torrent).expect("remove");
+    let made = std::process::Command::new("mkfifo").arg(&torrent).status().expect("mkfifo");
+    assert!(made.success(), "mkfifo: {made}");
+    let node = &world.sender;
+    let send = node.call("send", json!({"taskfile": taskfile}));
+    let meanwhile = async {
+        // Opens once somebody reads.
+        let open = || std::fs::OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&torrent).ok();
+        let mut pipe = until("send reads the torrent", 50, async || open()).await;
+        assert_eq!(node.call("cancel", json!({"taskfile": task_name("other")})).await.desc(), NEW);
+        pipe.write_all(&bytes).expect("write");
+    };
+    let (reply, ()) = tokio::join!(send, meanwhile);
+    assert_eq!((reply.ok, reply.desc().as_str()), (true, "succeeded!"));
+}
+
 /// Somebody edits the row of a task by hand, and it cannot be read any more.
 #[tokio::test]
 async fn a_task_whose_row_is_broken_stops_nobody() {

@@ -49,8 +49,8 @@ impl Desk {
         if let Err(refused) = self.must_be_sender("send") {
             return refused;
         }
-        let _one = self.admission.lock().await;
-        let (reply, old) = match self.admit_send(&name, &task, reactive).await {
+        // Twice: before the library is read, which may take its time, and again when nobody else can come between.
+        let (reply, _) = match self.admit_send(&name, &task, reactive).await {
             Ok(admitted) => admitted,
             Err(refused) => return refused,
         };
@@ -64,6 +64,11 @@ impl Desk {
                 return Reply::err(format!("restart bt serving failed: {} in {name} ", torrent_name(&task)));
             }
             Err(Unfit::Changed(text)) => return Reply::err(text),
+        };
+        let _one = self.admission.lock().await;
+        let (reply, old) = match self.admit_send(&name, &task, reactive).await {
+            Ok(admitted) => admitted,
+            Err(refused) => return refused,
         };
         let tmp = self.dirs.tmp(Role::Send).join(name.as_str());
         let elsewhere = Path::new(taskfile).parent() != tmp.parent();
