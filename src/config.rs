@@ -83,6 +83,9 @@ pub enum OutsideRate {
     Other(Option<u64>),
 }
 
+/// BitTorrent's caps cannot be lower (bytes per second): one block. The engine's upload scheduler dies below it.
+pub const LOWEST_BT_RATE: u32 = 16 << 10;
+
 impl OutsideRate {
     fn or(self, inside: Option<u64>) -> Option<u64> {
         match self {

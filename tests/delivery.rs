@@ -200,8 +200,7 @@ async fn a_cacher_seeds_until_its_time_ends() {
     std::fs::write(&zero, document.to_string()).expect("write");
     let reply = world.cacher.call("recv", json!({"taskfile": world.cacher.carry(&zero), "reactive": "true"})).await;
     assert!(reply.ok, "{reply:?}");
-    // Downloaded, and since nothing seeds any more, history.
-    let ended = async || (world.cacher.places(&task) == ["receiver/history"]).then_some(());
+    let ended = async || (world.cacher.places(&task) == ["receiver/downloaded"]).then_some(());
     until("the seed time ends", world::PATIENCE, ended).await;
     assert!(world.cacher.events(&task).await.contains("downloading -> downloaded: seed time over"));
     until("the data are deleted", world::PATIENCE, async || (!dir.exists()).then_some(())).await;

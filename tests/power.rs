@@ -760,14 +760,14 @@ async fn kills_at_the_ends_of_tasks() {
         cacher.arm(n);
         world.cacher.spawn();
         let gone = async || {
-            let swept = entries(&world.cacher.stage()).is_empty() && world.cacher.places(&task) == ["receiver/history"];
+            let swept = entries(&world.cacher.stage()).is_empty() && world.cacher.places(&task) == ["receiver/downloaded"];
             (world.cacher.is_dead() || swept).then_some(())
         };
         until("its data are deleted", PATIENCE, gone).await;
         let died = cacher.revive(&mut world.cacher).await;
         cacher.disarm();
         let gone = async || {
-            let swept = entries(&world.cacher.stage()).is_empty() && world.cacher.places(&task) == ["receiver/history"];
+            let swept = entries(&world.cacher.stage()).is_empty() && world.cacher.places(&task) == ["receiver/downloaded"];
             swept.then_some(())
         };
         until("its data are deleted", PATIENCE, gone).await;

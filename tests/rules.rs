@@ -5,6 +5,8 @@ mod world;
 
 use chrono::{Local, TimeDelta, Utc};
 use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Executor as _};
 use std::path::PathBuf;
 use world::{
     Gate, Node, PATIENCE, Reply, SUBDIR, WallClock, World, copy_tree, entries, free_ports, read_json, task_name, tree, until,
@@ -51,6 +53,15 @@ async fn is_at(node: &Node, task: &str, place: &str) {
 async fn leg_is(node: &Node, task: &str, condition: &str) {
     let sql = format!("select count(*) from v_legs where task = '{task}' and {condition}");
     until(&format!("{task}: {condition}"), PATIENCE, async || (node.number(&sql).await > 0).then_some(())).await;
+}
+
+/// Where a task is when its seed time is over.
+fn where_it_ends(node: &Node) -> &'static str {
+    match node.role {
+        "sender" => "sender/history",
+        "cacher" => "receiver/downloaded",
+        _ => "receiver/history",
+    }
 }
 
 /// Nothing of the task is left but its file in `history`, and cancelling once more says so.
@@ -323,7 +334,7 @@ async fn every_request_in_every_state_of_a_cacher() {
     world.cacher.start().await;
     for name in names {
         // At this rate nothing ends while we look.
-        let rate = if name == "fetching" { "4K" } else { "" };
+        let rate = if name == "fetching" { "16K" } else { "" };
         reconfigure(&mut world.cacher, &json!({"btrate": rate})).await;
         let node = &world.cacher;
         let mut document = read_json(&world.publish(name, "1:0:0").await);
@@ -368,6 +379,143 @@ async fn every_request_in_every_state_of_a_cacher() {
     assert_eq!(node.call("cancel", json!({"taskfile": task_name("seeding")})).await.desc(), NEW);
     nothing_is_left(node, "receiver", "seeding").await;
     until("the link is gone", PATIENCE, async || link.symlink_metadata().is_err().then_some(())).await;
+}
+
+/// Who is told to start anew, and keeps what he has, does not lose his turn for it.
+#[tokio::test]
+async fn what_is_started_anew_goes_on_at_once() {
+    let mut world = World::new();
+    world.receiver.set_all(&json!({"avoidrepeat": false, "cdnrate": "1K", "downloadingnum": 1}));
+    world.sender.set("uploadingnum", 1);
+    for name in ["seed", "mixed", "slow"] {
+        world.package(name, 3, 1);
+    }
+    world.start().await;
+    // A download, with others behind it.
+    let taskfile = world.publish("slow", "0:0:1").await;
+    let tasks = Tasks { document: read_json(&taskfile), dir: world.dir.path().to_owned() };
+    let node = &world.receiver;
+    let recv = async |name: &str, reactive: &str| -> Reply {
+        let file = node.carry(&tasks.write(name, |_| {}));
+        node.call("recv", json!({"taskfile": file, "reactive": reactive})).await
+    };
+    for name in ["first", "second", "third"] {
+        assert_eq!(recv(name, "false").await.desc(), NEW);
+    }
+    for _ in 0..3 {
+        leg_is(node, &task_name("first"), "state = 'running'").await;
+        assert_eq!(recv("first", "true").await.desc(), NEW);
+        is_at(node, &task_name("first"), "receiver/downloading").await;
+    }
+    for name in ["second", "third"] {
+        assert_eq!(node.places(&task_name(name)), ["receiver/queues"]);
+        assert!(!node.events(&task_name(name)).await.contains("queues -> downloading"), "{name} was put before it");
+    }
+    // Seeds, while another package is uploaded.
+    let mut again = Vec::new();
+    for (name, ratio) in [("seed", "1:0:0"), ("mixed", "1:1:0")] {
+        again.push((name, read_json(&world.publish(name, ratio).await)));
+    }
+    reconfigure(&mut world.sender, &json!({"obsrate": "1K"})).await;
+    let slow = world.gentask("slow", "0:1:0").await;
+    assert!(world.sender.call("send", json!({"taskfile": slow})).await.ok);
+    leg_is(&world.sender, &task_name("slow"), "method = 'obs' and state = 'running'").await;
+    for (name, document) in &again {
+        let node = &world.sender;
+        let file = node.data().join("sender/tmp").join(task_name(name));
+        std::fs::write(&file, document.to_string()).expect("write");
+        let reply = node.call("send", json!({"taskfile": file, "reactive": "true"})).await;
+        assert_eq!((reply.ok, reply.desc().as_str()), (true, "restarted same name bt process, succeed!"), "{name}");
+        leg_is(node, &task_name(name), "method = 'bt' and state = 'running' and ready = 1").await;
+    }
+    world.ready(&task_name("seed")).await;
+    let places = [("slow", "sender/uploading"), ("mixed", "sender/uploading"), ("seed", "sender/uploaded")];
+    for (name, place) in places {
+        assert_eq!(world.sender.places(&task_name(name)), [place], "{name}");
+    }
+    leg_is(&world.sender, &task_name("mixed"), "method = 'obs' and state = 'waiting'").await;
+    assert_eq!(world.sender.call("cancel", json!({"taskfile": task_name("slow")})).await.desc(), NEW);
+    world.ready(&task_name("mixed")).await;
+}
+
+/// A library that does not answer (here: a torrent that nobody writes) holds up who asks for what is in it, and nobody else.
+#[tokio::test]
+async fn cancel_does_not_wait_for_a_library_that_hangs() {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut world = World::new();
+    for name in ["film", "other"] {
+        world.package(name, 2, 1);
+    }
+    world.sender.start().await;
+    world.publish("other", "1:0:0").await;
+    let taskfile = world.gentask("film", "1:0:0").await;
+    let torrent = world.sender.store().join("film.torrent");
+    let bytes = std::fs::read(&torrent).expect("torrent");
+    std::fs::remove_file(&torrent).expect("remove");
+    let made = std::process::Command::new("mkfifo").arg(&torrent).status().expect("mkfifo");
+    assert!(made.success(), "mkfifo: {made}");
+    let node = &world.sender;
+    let send = node.call("send", json!({"taskfile": taskfile}));
+    let meanwhile = async {
+        // Opens once somebody reads.
+        let open = || std::fs::OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&torrent).ok();
+        let mut pipe = until("send reads the torrent", 50, async || open()).await;
+        assert_eq!(node.call("cancel", json!({"taskfile": task_name("other")})).await.desc(), NEW);
+        pipe.write_all(&bytes).expect("write");
+    };
+    let (reply, ()) = tokio::join!(send, meanwhile);
+    assert_eq!((reply.ok, reply.desc().as_str()), (true, "succeeded!"));
+}
+
+/// Somebody edits the row of a task by hand, and it cannot be read any more.
+#[tokio::test]
+async fn a_task_whose_row_is_broken_stops_nobody() {
+    let mut world = World::new();
+    world.receiver.set_all(&json!({"avoidrepeat": false, "cdnrate": "1K"}));
+    world.package("film", 3, 1);
+    world.start().await;
+    let document = read_json(&world.publish("film", "0:0:1").await);
+    let tasks = Tasks { document, dir: world.dir.path().to_owned() };
+    let names = ["cancelled", "replaced", "other"];
+    for name in names {
+        assert!(world.receiver.call("recv", json!({"taskfile": world.receiver.carry(&tasks.write(name, |_| {}))})).await.ok);
+        leg_is(&world.receiver, &task_name(name), "state = 'running'").await;
+    }
+    let node = &world.receiver;
+    for (name, edit) in [("cancelled", "package = 'a/b'"), ("replaced", "basesubdir = ''")] {
+        let sql = format!("update tasks set {edit} where name = '{}'", task_name(name));
+        let mut own = SqliteConnectOptions::new().filename(node.database()).connect().await.expect("database");
+        own.execute(sqlx::AssertSqlSafe(sql)).await.expect("edit");
+    }
+    // The others go on, and it is said what stands still.
+    reconfigure(&mut world.receiver, &json!({"cdnrate": ""})).await;
+    let node = &world.receiver;
+    node.downloaded(&task_name("other")).await;
+    let told = async |name: &str| {
+        let task = task_name(name);
+        node.number(&format!("select count(*) from v_events where kind = 'broken' and level = 'error' and task = '{task}'")).await
+    };
+    for name in ["cancelled", "replaced"] {
+        until(&format!("{name} is told"), 30, async || (told(name).await > 0).then_some(())).await;
+    }
+    let reply = node.call("progress", json!({"taskfile": task_name("replaced")})).await;
+    assert!(reply.desc().contains("unexpected basesubdir"), "{reply:?}");
+    // It can be cancelled, and received anew, with or without that.
+    let task = task_name("cancelled");
+    assert_eq!(node.call("cancel", json!({"taskfile": task})).await.desc(), NEW);
+    assert_eq!(node.places(&task), Vec::<String>::new());
+    let again = node.call("cancel", json!({"taskfile": task})).await.desc();
+    assert_eq!(again, format!("no need to cancel, not found task: {task}"));
+    let staged = async || entries(&node.stage()).iter().all(|e| !e.contains("-cancelled.")).then_some(());
+    until("nothing of it is staged", 60, staged).await;
+    for name in ["cancelled", "replaced"] {
+        assert_eq!(told(name).await, 1, "{name} is told once");
+        let reply = node.call("recv", json!({"taskfile": node.carry(&tasks.write(name, |_| {}))})).await;
+        assert_eq!((reply.ok, reply.desc().as_str()), (true, NEW), "{name}");
+        node.downloaded(&task_name(name)).await;
+        assert_eq!(node.places(&task_name(name)), ["receiver/downloaded"]);
+    }
 }
 
 /// The states that last for moments: a reception that copies, one that is handed over to its store, and one that was renamed
@@ -521,7 +669,7 @@ async fn what_is_accepted_under_a_wrong_clock_lasts_as_long_as_was_promised() {
     for node in [&mut world.receiver, &mut world.cacher] {
         node.start().await;
         for name in ["before", "film-0", "film-1", "film-2"] {
-            let over = async || (node.places(&task_name(name)) == ["receiver/history"]).then_some(());
+            let over = async || (node.places(&task_name(name)) == [where_it_ends(node)]).then_some(());
             until(&format!("{name} is over on the {}", node.role), PATIENCE, over).await;
         }
     }
@@ -582,8 +730,8 @@ async fn a_clock_that_jumps_ends_no_seed() {
     clock.shift(TimeDelta::hours(2));
     for node in [&mut world.sender, &mut world.receiver, &mut world.cacher] {
         node.start().await;
-        let over = async |node: &Node| node.places(&task).iter().all(|p| p.ends_with("/history")).then_some(());
-        until("it is over", PATIENCE, async || over(node).await).await;
+        let over = async |node: &Node| node.places(&task).iter().all(|p| p == where_it_ends(node)).then_some(());
+        until("it is over", 60, async || over(node).await).await;
     }
     until("the cacher's data are gone", PATIENCE, async || entries(&world.cacher.stage()).is_empty().then_some(())).await;
     let reply = world.sender.call("uploadprogress", json!({"taskfile": task})).await;

@@ -133,7 +133,7 @@ async fn a_killed_cacher_seeds_on_and_deletes_its_data_and_nothing_else() {
     let others = tree(&kept);
     let reply = reactive(&world.cacher, &with_seedtime(&world, &taskfile, "0")).await;
     assert!(reply.ok, "{reply:?}");
-    let over = async || (world.cacher.places(&task_name("film")) == ["receiver/history"]).then_some(());
+    let over = async || (world.cacher.places(&task_name("film")) == ["receiver/downloaded"]).then_some(());
     until("the seed time ends", PATIENCE, over).await;
     let said = async || world.cacher.events(&task_name("film")).await.contains("is not of this task, and stays").then_some(());
     until("it is said that something stays", PATIENCE, said).await;
@@ -147,6 +147,14 @@ async fn a_killed_cacher_seeds_on_and_deletes_its_data_and_nothing_else() {
     assert_eq!(tree(&kept), others, "another task's data");
     let reply = world.cacher.call("cprogress", json!({"taskfile": task_name("film")})).await;
     assert_eq!(reply.text("status"), "noseeding");
+    // Where the protocol says that it ends, with its mark.
+    assert_eq!(world.cacher.places(&task_name("film")), ["receiver/downloaded"]);
+    let shown = read_json(&world.cacher.data().join("receiver/downloaded").join(task_name("film")));
+    assert!(!shown["finishedtime"].as_str().unwrap_or_default().is_empty(), "{shown:#}");
+    assert_eq!(
+        world.cacher.number("select count(*) from v_tasks where state = 'downloaded' and reason = 'seed time over'").await,
+        1
+    );
 }
 
 /// `recv` with `reactive` on a cacher, whatever the task is doing.
@@ -204,7 +212,7 @@ async fn reactive_on_a_cacher_in_every_state() {
 
     // And when it is over.
     assert!(reactive(cacher, &with_seedtime(&world, &whole, "0")).await.ok);
-    let over = async || (cacher.places(&task_name("film")) == ["receiver/history"]).then_some(());
+    let over = async || (cacher.places(&task_name("film")) == ["receiver/downloaded"]).then_some(());
     until("the seed time ends", PATIENCE, over).await;
     let reply = reactive(cacher, &whole).await;
     assert_eq!((reply.ok, reply.desc().as_str()), (true, "succeed!"));

@@ -103,6 +103,8 @@ enum Twist {
     /// The headers announce another total, for every range.
     Total(u64),
     Gzip,
+    /// A page of somebody's, whole and without a length.
+    Page,
     Status(&'static str, &'static str),
     /// Another version of equal size: other bytes, other ETag.
     Replaced,
@@ -194,6 +196,11 @@ async fn answer(socket: TcpStream, state: Arc<State>) -> std::io::Result<()> {
         }
         Twist::ContentRange(text) => claim = Some(text.to_owned()),
         Twist::Total(other) => total = other,
+        Twist::Page => {
+            head[0] = "HTTP/1.1 200 OK".into();
+            body = b"<html>log in</html>".to_vec();
+            length = None;
+        }
         Twist::Gzip => head.push("Content-Encoding: gzip".into()),
         Twist::Status(status, headers) => {
             head = vec![format!("HTTP/1.1 {status}"), "Connection: close".into(), headers.into()];
@@ -478,6 +485,21 @@ async fn publishing_looks_at_size_and_ranges() {
     assert_eq!(publish(&[], Twist::Total(5)).await, Err(FaultClass::Corrupt));
     assert_eq!(publish(&[], Twist::IgnoreRange).await, Err(FaultClass::Permanent));
     assert_eq!(publish(&[], Twist::Gzip).await, Err(FaultClass::Permanent));
+    assert_eq!(publish(&[], Twist::ContentRange("bytes 0-0/*")).await, Err(FaultClass::Permanent));
+}
+
+/// A small file may come whole; a size has to be said all the same.
+#[tokio::test]
+async fn publishing_believes_no_answer_without_a_size() {
+    let package = one_file(1000);
+    let publish = async |twist| {
+        let server = BadServer::start(&package, &[], twist).await;
+        server.transport(options()).publish(package.publish_job(&ctx())).await
+    };
+    assert_eq!(publish(Twist::IgnoreRange).await.map_err(|f| f.message), Ok(Outcome::Done));
+    let fault = publish(Twist::Page).await.expect_err("a page is no file");
+    assert_eq!((fault.class, fault.file.as_deref()), (FaultClass::Permanent, Some("picture.mxf")));
+    assert!(fault.message.contains("does not say how large the file is"), "{fault}");
 }
 
 #[tokio::test]

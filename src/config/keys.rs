@@ -1,6 +1,6 @@
 //! The keys of `config.json`: names, other spellings, defaults, what is allowed.
 
-use super::{Config, ConfigError, LogLevel, MachineType, OutsideRate, StorePlan, WatchMethod};
+use super::{Config, ConfigError, LOWEST_BT_RATE, LogLevel, MachineType, OutsideRate, StorePlan, WatchMethod};
 use crate::model::endpoint::{self, ObsEndpoint, ObsUrl};
 use crate::model::ids::BaseSubdir;
 use crate::model::json::{as_bool, as_number, as_text, parse_config};
@@ -240,8 +240,25 @@ pub(super) fn parse(text: &[u8]) -> Result<(Config, Vec<String>)> {
             .unwrap_or(WatchMethod::Auto),
     };
     needs_token(&config)?;
-    let warnings = k.0.keys().map(|key| format!("unknown configuration key {key:?} is ignored")).collect();
+    let unknown = k.0.keys().map(|key| format!("unknown configuration key {key:?} is ignored"));
+    let warnings = unknown.chain(low_rates(&config)).collect();
     Ok((config, warnings))
+}
+
+/// Caps that BitTorrent cannot keep. No errors: a node that had one must start.
+fn low_rates(c: &Config) -> impl Iterator<Item = String> {
+    let other = |rate| if let OutsideRate::Other(cap) = rate { cap } else { None };
+    let caps = [
+        ("btrate", c.btrate),
+        ("btuprate", c.btuprate),
+        ("btrateoutside", other(c.btrateoutside)),
+        ("btuprateoutside", other(c.btuprateoutside)),
+    ];
+    let low = caps.into_iter().filter(|(_, cap)| cap.is_some_and(|n| n < LOWEST_BT_RATE.into()));
+    low.map(|(key, cap)| {
+        let given = cap.unwrap_or_default();
+        format!("{key}: {given} bytes per second is less than BitTorrent can be held to: it counts as 16K ({LOWEST_BT_RATE})")
+    })
 }
 
 /// Whoever reaches the API can send and delete: beyond this machine that takes a token.

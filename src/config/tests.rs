@@ -88,6 +88,10 @@ fn unknown_keys_are_named() {
     let (_, warnings) = parse(&json!({"servertype": "sender", "bttimes": "x", "zeta": 1})).unwrap();
     assert_eq!(warnings.len(), 2);
     assert!(warnings[0].contains("bttimes") && warnings[1].contains("zeta"));
+    let low = json!({"servertype": "sender", "btrate": "4K", "btuprate": "16K", "btuprateoutside": 1, "cdnrate": 1, "btrateoutside": 0});
+    let (c, warnings) = parse(&low).unwrap();
+    assert_eq!((c.btrate, warnings.len()), (Some(4096), 2), "{warnings:?}");
+    assert!(warnings[0].starts_with("btrate: 4096 bytes per second") && warnings[1].starts_with("btuprateoutside: 1 "));
 }
 
 #[test]

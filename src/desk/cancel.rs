@@ -1,5 +1,6 @@
-//! `cancel` (protocol section 3.7): the download first, else the upload; also a gentask job. May be repeated. And what else
-//! people do to a task that was accepted: who comes first.
+//! `cancel` (protocol section 3.7): whichever runs, the download first, else the upload; also a gentask job; last what has come
+//! to its end: a package that was received, or could not be. May be repeated. And what else people do to a task that was
+//! accepted: who comes first.
 
 use super::{Desk, Reply, failed};
 use crate::error::Fault;
@@ -12,7 +13,8 @@ impl Desk {
         let Ok(name) = TaskName::from_path(taskfile) else {
             return Reply::ok(format!("no need to cancel, not found task: {taskfile}"));
         };
-        match self.cancel_task(Role::Recv, &name).await {
+        let at_work = |state| matches!(state, TaskState::Queues | TaskState::Downloading);
+        match self.cancel_task(Role::Recv, &name, at_work).await {
             Ok(true) => return Reply::ok("succeed!"),
             Ok(false) => {}
             Err(fault) => return failed(&fault),
@@ -21,7 +23,7 @@ impl Desk {
             Ok(unsent) => unsent,
             Err(fault) => return failed(&fault),
         };
-        match self.cancel_task(Role::Send, &name).await {
+        match self.cancel_task(Role::Send, &name, |_| true).await {
             // What was asked for last may be generated still.
             Ok(true) if !unsent => return Reply::ok("succeed!"),
             Ok(_) => {}
@@ -31,9 +33,14 @@ impl Desk {
             Ok(true) => {
                 self.event(Level::Info, "cancel", name.as_str(), "gentask").await;
                 self.nudge.notify_one();
-                Reply::ok("succeed!")
+                return Reply::ok("succeed!");
             }
-            Ok(false) if unsent => Reply::ok("succeed!"),
+            Ok(false) if unsent => return Reply::ok("succeed!"),
+            Ok(false) => {}
+            Err(fault) => return failed(&fault),
+        }
+        match self.cancel_task(Role::Recv, &name, |_| true).await {
+            Ok(true) => Reply::ok("succeed!"),
             // A drop that was refused and taken away again has left its error.
             Ok(false) if self.forget_refused_drop(&name) => Reply::ok("succeed!"),
             Ok(false) => Reply::ok(format!("no need to cancel, not found task: {name}")),
@@ -46,7 +53,7 @@ impl Desk {
         if role == Role::Send {
             self.forget_send(name).await?;
         }
-        self.cancel_task(role, name).await
+        self.cancel_task(role, name, |_| true).await
     }
 
     /// Tasks with a higher priority leave the queue first. `Ok(false)`: there is no such task that is waiting or at work.
@@ -73,22 +80,25 @@ impl Desk {
         self.store.forget_send(name.as_str()).await
     }
 
-    async fn cancel_task(&self, role: Role, name: &TaskName) -> Result<bool, Fault> {
+    /// `Ok(false)`: there is none in one of these states that is not over.
+    async fn cancel_task(&self, role: Role, name: &TaskName, these: impl Fn(TaskState) -> bool) -> Result<bool, Fault> {
         let _one = self.admission.lock().await;
-        let Some(row) = self.store.task_by_name(role, name).await? else { return Ok(false) };
-        if row.state == TaskState::History {
+        let Some((id, mut state)) = self.store.task_state(role, name).await? else { return Ok(false) };
+        if state == TaskState::History || !these(state) {
             return Ok(false);
         }
         // The conductor may be moving the task on at this moment: take it from wherever it is now.
-        let mut state = row.state;
-        while !self.store.move_task(row.id, state, TaskState::History, "cancelled", self.clock.now_ms()).await? {
-            match self.store.task(row.id).await? {
-                Some(now) if now.state != TaskState::History => state = now.state,
+        while !self.store.move_task(id, state, TaskState::History, "cancelled", self.clock.now_ms()).await? {
+            match self.store.task_state(role, name).await? {
+                Some((same, now)) if same == id && now != TaskState::History => state = now,
                 _ => return Ok(true),
             }
         }
-        if let Some(row) = self.store.task(row.id).await? {
-            self.export(&row).await;
+        match self.store.task(id).await {
+            Ok(Some(row)) => self.export(&row).await,
+            Ok(None) => {}
+            // Its row cannot be read, so nothing can be shown of it.
+            Err(_) => self.dirs.clear_views(role, name)?,
         }
         self.dirs.clear_errors(role, name)?;
         self.event(Level::Info, "cancel", name.as_str(), &format!("{role}: {state} -> history")).await;

@@ -93,7 +93,7 @@ impl Desk {
 
     /// What an older task of the same name means. `Ok(true)`: it was downloaded before and is downloaded again.
     async fn admit_recv(&self, name: &TaskName, reactive: bool, cacher: bool) -> Result<(Option<TaskRow>, bool), Reply> {
-        let old = self.store.task_by_name(Role::Recv, name).await.map_err(|f| failed(&f))?;
+        let old = self.store.task_to_replace(Role::Recv, name).await.map_err(|f| failed(&f))?;
         let Some(row) = old else { return Ok((None, false)) };
         let place = self.dirs.path(Role::Recv, row.state, name);
         let again = match row.state {

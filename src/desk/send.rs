@@ -49,8 +49,8 @@ impl Desk {
         if let Err(refused) = self.must_be_sender("send") {
             return refused;
         }
-        let _one = self.admission.lock().await;
-        let (reply, old) = match self.admit_send(&name, &task, reactive).await {
+        // Twice: before the library is read, which may take its time, and again when nobody else can come between.
+        let (reply, _) = match self.admit_send(&name, &task, reactive).await {
             Ok(admitted) => admitted,
             Err(refused) => return refused,
         };
@@ -64,6 +64,11 @@ impl Desk {
                 return Reply::err(format!("restart bt serving failed: {} in {name} ", torrent_name(&task)));
             }
             Err(Unfit::Changed(text)) => return Reply::err(text),
+        };
+        let _one = self.admission.lock().await;
+        let (reply, old) = match self.admit_send(&name, &task, reactive).await {
+            Ok(admitted) => admitted,
+            Err(refused) => return refused,
         };
         let tmp = self.dirs.tmp(Role::Send).join(name.as_str());
         let elsewhere = Path::new(taskfile).parent() != tmp.parent();
@@ -95,7 +100,7 @@ impl Desk {
 
     /// The decision table of section 3.1.
     async fn admit_send(&self, name: &TaskName, task: &TaskFile, reactive: bool) -> Result<(Reply, Option<TaskRow>), Reply> {
-        let old = self.store.task_by_name(Role::Send, name).await.map_err(|f| failed(&f))?;
+        let old = self.store.task_to_replace(Role::Send, name).await.map_err(|f| failed(&f))?;
         let Some(row) = old else { return Ok((Reply::ok("succeeded!"), None)) };
         let place = self.dirs.path(Role::Send, row.state, name);
         match row.state {

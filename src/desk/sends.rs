@@ -34,7 +34,7 @@ impl Desk {
     pub async fn sends(&self, mut r: GentaskRequest) -> Reply {
         self.fill_in(&mut r);
         if let Ok(name) = TaskName::from_path(&r.taskfile) {
-            match self.store.task_by_name(Role::Send, &name).await {
+            match self.store.task_to_replace(Role::Send, &name).await {
                 Ok(Some(row)) if matches!(row.state, TaskState::Queues | TaskState::Uploading) => {
                     let place = self.dirs.path(Role::Send, row.state, &name);
                     return Reply::err(format!("same task in {}:{}", row.state, place.display()));
@@ -95,7 +95,7 @@ impl Desk {
             }
             // It was accepted, and the process ended before that was noted.
             let sent_before = match TaskName::parse(name) {
-                Ok(task) => self.store.task_by_name(Role::Send, &task).await?.is_some_and(|row| row.created_at >= ended_at),
+                Ok(task) => self.store.task_to_replace(Role::Send, &task).await?.is_some_and(|row| row.created_at >= ended_at),
                 Err(_) => false,
             };
             let refused = match sent_before {

@@ -30,12 +30,16 @@ pub struct TaskSnap {
     pub id: i64,
     /// Tasks with a higher one come first, whatever their age. Nobody is stopped for them.
     pub priority: i64,
-    /// When it was accepted.
+    /// When it was accepted; of a task that goes on, at first.
     pub accepted_at: i64,
+    /// It was at work (a reception) or seeding (a distribution) when it was accepted again, and goes on.
+    pub goes_on: bool,
     pub role: Role,
     pub state: TaskState,
     pub legs: Vec<LegSnap>,
     pub seed_until: Option<i64>,
+    /// When it came to its end.
+    pub ended_at: Option<i64>,
     /// Library copies are still to be made.
     pub local_pending: bool,
     /// A worker copies or finishes this task now.
@@ -132,6 +136,7 @@ pub fn decide(s: &Snapshot) -> Vec<Action> {
                 caching_task(s, task, downloads.contains(&task.id), &mut out);
             }
             (Role::Recv, TaskState::Downloading) => downloading_task(s, task, downloads.contains(&task.id), &mut out),
+            (Role::Recv, TaskState::Downloaded) if s.node == Some(NodeType::Cacher) => cached_task(s, task, &mut out),
             (Role::Recv, TaskState::Downloaded) => serving_task(s, task, &mut out, !task.no_seed),
             _ => {}
         }
@@ -169,10 +174,15 @@ fn place(t: &TaskSnap, node: Option<NodeType>) -> Place {
     place
 }
 
-/// By priority; of equals those at work, then the one that was accepted first.
+/// By priority; of equals those that were stopped to go on at once, those at work, then the one that was accepted first.
 fn in_turn(tasks: &[TaskSnap]) -> Vec<&TaskSnap> {
     let mut out: Vec<&TaskSnap> = tasks.iter().collect();
-    out.sort_by_key(|t| (Reverse(t.priority), t.state == TaskState::Queues, t.accepted_at, t.id));
+    let rank = |t: &TaskSnap| match t.state {
+        TaskState::Queues if t.goes_on => 0,
+        TaskState::Queues => 2,
+        _ => 1,
+    };
+    out.sort_by_key(|t| (Reverse(t.priority), rank(t), t.accepted_at, t.id));
     out
 }
 
@@ -185,9 +195,11 @@ fn places(node: Option<NodeType>, tasks: &[&TaskSnap], state: TaskState, max: us
     let mut begin = HashSet::new();
     for t in tasks.iter().filter(|t| t.role == role) {
         let taken = have.len() + begin.len();
+        // It serves, and serving takes no place.
+        let seeds = t.goes_on && role == Role::Send;
         if t.state == state && place(t, node) == Place::Wants && taken < max {
             have.insert(t.id);
-        } else if t.state == TaskState::Queues && !t.no_room && taken + serving < max {
+        } else if t.state == TaskState::Queues && !t.no_room && (seeds || taken + serving < max) {
             begin.insert(t.id);
         }
     }
@@ -291,6 +303,17 @@ fn downloading_task(s: &Snapshot, t: &TaskSnap, has_place: bool, out: &mut Vec<A
         out.push(Action::CopyLocal { task: t.id });
     }
     start_legs(s, t, out, |_| has_place);
+}
+
+/// A cacher's task that is over, and its data gone, is shown as `downloaded` (protocol section 4) for so long.
+const SHOWN_MS: u64 = 24 * 3600 * 1000;
+
+fn cached_task(s: &Snapshot, t: &TaskSnap, out: &mut Vec<Action>) {
+    // Also when the clock was years ahead then.
+    let over = t.ended_at.is_none_or(|at| s.now_ms.abs_diff(at) >= SHOWN_MS);
+    if stop_legs(t, out) && over {
+        out.push(step(t, TaskState::History, ""));
+    }
 }
 
 fn caching_task(s: &Snapshot, t: &TaskSnap, has_place: bool, out: &mut Vec<Action>) {

@@ -17,7 +17,7 @@
 //! ```
 //!
 //! A cancel leads to `history` from everywhere. A cacher's tasks have the role `recv`: its `downloading` means fetching
-//! and seeding, its `downloaded` that the seed time is over and the data are gone. A task whose windows are closed stays
+//! and seeding, its `downloaded` that the seed time is over and the data are gone; a day later it is `history`. A task whose windows are closed stays
 //! in its state: waiting is a matter of its legs. The names are the directories that show the states to old tools
 //! (protocol section 4); the database is the truth.
 

@@ -6,6 +6,8 @@
 //! sampler, never by the code that moves bytes.
 
 pub mod backup;
+pub mod broken;
+mod caches;
 pub mod checkpoints;
 pub mod events;
 pub mod generations;
@@ -29,14 +31,15 @@ pub mod shell;
 pub mod task_files;
 pub mod tasks;
 pub mod torrents;
+mod turns;
 pub mod wal;
 
 use crate::error::{Fault, FaultClass};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, Transaction};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -54,6 +57,7 @@ pub struct Store {
     library_changes: Arc<AtomicU64>,
     /// See [`Store::thrifty`].
     thrifty: Arc<AtomicBool>,
+    broken: Arc<Mutex<broken::Broken>>,
 }
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
@@ -113,6 +117,7 @@ impl Store {
             events: Arc::default(),
             library_changes: Arc::default(),
             thrifty: Arc::default(),
+            broken: Arc::default(),
         })
     }
 

@@ -35,7 +35,7 @@ impl Store {
             .fetch_all(&self.writer)
             .await
             .map_err(db_fault)?;
-        rows.iter().map(|r| tasks::read(r).map(|t| (t.role, t.name))).collect()
+        Ok(self.readable(&rows).into_iter().map(|t| (t.role, t.name)).collect())
     }
 
     /// Forgets gentask jobs that ended before the given time. One whose task is still to be sent stays.

@@ -366,10 +366,10 @@ impl Store {
             .await
             .map_err(db_fault)?;
         let one = |r: &sqlx::sqlite::SqliteRow| {
-            let path: String = r.try_get("file").map_err(db_fault)?;
-            Ok((tasks::read(r)?, RelPath::parse(&path).map_err(|e| bad_row(e.what, &e.value))?))
+            let path = RelPath::parse(r.try_get("file").ok()?).ok()?;
+            Some((self.readable_one(r)?, path))
         };
-        rows.iter().map(one).collect()
+        Ok(rows.iter().filter_map(one).collect())
     }
 
     /// Notes that a method must not be asked for a file again.

@@ -1,6 +1,6 @@
 //! Tasks: accepted work, keyed by role and task file name.
 
-use super::{Store, bad_row, db_fault, i, u};
+use super::{Store, bad_row, db_fault, i, turns, u};
 use crate::error::Fault;
 use crate::model::ids::{BaseSubdir, PackageName, RelPath, Sha1, TaskName};
 use crate::model::span::{Method, Span};
@@ -38,6 +38,8 @@ pub struct TaskRow {
     pub exported: i64,
     /// Higher ones come first.
     pub priority: i64,
+    /// It was at work when it was accepted again: its turn is that of this time.
+    pub turn: Option<i64>,
 }
 
 /// A file of a new task.
@@ -89,7 +91,8 @@ const COLUMNS: &str = "id, role, name, package, basesubdir, state, reason, polic
 pub(super) fn columns(table: &str) -> String {
     let plain: Vec<_> = COLUMNS.split(", ").map(|c| format!("{table}.{c} AS {c}")).collect();
     let priority = format!("coalesce((SELECT p.priority FROM priorities p WHERE p.task_id = {table}.id), 0) AS priority");
-    format!("{}, {priority}", plain.join(", "))
+    let turn = format!("(SELECT k.since FROM turns k WHERE k.task_id = {table}.id) AS turn");
+    format!("{}, {priority}, {turn}", plain.join(", "))
 }
 
 pub(super) fn read(row: &SqliteRow) -> Result<TaskRow, Fault> {
@@ -120,6 +123,7 @@ pub(super) fn read(row: &SqliteRow) -> Result<TaskRow, Fault> {
         revision: int("revision")?,
         exported: int("exported")?,
         priority: int("priority")?,
+        turn: maybe("turn")?,
     })
 }
 
@@ -137,6 +141,7 @@ impl Store {
         .fetch_all(&mut *tx)
         .await
         .map_err(db_fault)?;
+        let seeds_since = turns::seed_of(&mut tx, t).await?;
         sqlx::query("DELETE FROM tasks WHERE role = ? AND name = ?")
             .bind(t.role.as_str())
             .bind(t.name.as_str())
@@ -179,6 +184,7 @@ impl Store {
         .await
         .map_err(db_fault)?;
         insert_parts(&mut tx, id, t).await?;
+        turns::set(&mut tx, id, seeds_since).await?;
         for (key, value) in uploads {
             sqlx::query("INSERT INTO checkpoints (task_id, method, key, value) VALUES (?, 'obs', ?, ?)")
                 .bind(id)
@@ -196,6 +202,7 @@ impl Store {
     /// inode stays: it tells whether the package was renamed into the store already.
     pub async fn resume_task(&self, id: i64, t: &NewTask, now_ms: i64) -> Result<(), Fault> {
         let mut tx = self.begin().await?;
+        turns::keep_at_work(&mut tx, id).await?;
         for table in [
             "DELETE FROM spans WHERE task_id = ?",
             "DELETE FROM legs WHERE task_id = ?",
@@ -256,7 +263,7 @@ impl Store {
         row.as_ref().map(read).transpose()
     }
 
-    /// Tasks that may still need work, oldest first.
+    /// Tasks that may still need work, oldest first. Broken ones are left out (see [`Store::take_broken`]).
     pub async fn live_tasks(&self) -> Result<Vec<TaskRow>, Fault> {
         self.tasks_where("state IN ('queues', 'uploading', 'uploaded', 'downloading', 'downloaded')").await
     }
@@ -269,7 +276,7 @@ impl Store {
     async fn tasks_where(&self, condition: &'static str) -> Result<Vec<TaskRow>, Fault> {
         let sql = format!("SELECT {} FROM tasks WHERE {condition} ORDER BY id", columns("tasks"));
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(&self.readers).await.map_err(db_fault)?;
-        rows.iter().map(read).collect()
+        Ok(self.readable(&rows))
     }
 
     /// The task file's text. Holds keys.
@@ -321,32 +328,6 @@ impl Store {
     pub async fn set_queue_reason(&self, id: i64, reason: &str) -> Result<bool, Fault> {
         let done = sqlx::query("UPDATE tasks SET reason = ?, revision = revision + 1 WHERE id = ? AND state = 'queues'")
             .bind(reason)
-            .bind(id)
-            .execute(&self.writer)
-            .await
-            .map_err(db_fault)?;
-        Ok(done.rows_affected() == 1)
-    }
-
-    /// Tasks with a higher priority leave the queue first. `false`: there is no such task, or it is over.
-    pub async fn set_priority(&self, role: Role, name: &TaskName, priority: i64) -> Result<bool, Fault> {
-        let done = sqlx::query(
-            "INSERT INTO priorities (task_id, priority) SELECT id, ?1 FROM tasks WHERE role = ?2 AND name = ?3 \
-             AND state IN ('queues', 'uploading', 'downloading') ON CONFLICT DO UPDATE SET priority = excluded.priority",
-        )
-        .bind(priority)
-        .bind(role.as_str())
-        .bind(name.as_str())
-        .execute(&self.writer)
-        .await
-        .map_err(db_fault)?;
-        Ok(done.rows_affected() == 1)
-    }
-
-    /// Of a cacher's task. `false`: it does not run any more.
-    pub async fn set_seed_until(&self, id: i64, at_ms: i64) -> Result<bool, Fault> {
-        let done = sqlx::query("UPDATE tasks SET seed_until = ? WHERE id = ? AND state = 'downloading'")
-            .bind(at_ms)
             .bind(id)
             .execute(&self.writer)
             .await

@@ -129,6 +129,12 @@ impl TaskDirs {
         }
     }
 
+    /// Removes what is shown of a task.
+    pub fn clear_views(&self, role: Role, name: &TaskName) -> Result<(), Fault> {
+        let states: &[&str] = if role == Role::Send { &SENDER } else { &RECEIVER };
+        states.iter().try_for_each(|dir| remove_for_good(&self.root(role).join(dir).join(name.as_str())))
+    }
+
     /// Removes the error files of a task (cancel).
     pub fn clear_errors(&self, role: Role, name: &TaskName) -> Result<(), Fault> {
         let dir = self.root(role).join(if role == Role::Recv { "downloading" } else { "uploading" });

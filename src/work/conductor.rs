@@ -214,6 +214,7 @@ impl Conductor {
         let config = node.config.current();
         let tasks = node.store.live_tasks().await?;
         let legs = node.store.live_legs().await?;
+        self.tell_of_broken().await;
         self.release_dead(&tasks).await;
         let cacher = config.servertype == NodeType::Cacher;
         let mut snaps = Vec::with_capacity(tasks.len());
@@ -242,11 +243,13 @@ impl Conductor {
             snaps.push(TaskSnap {
                 id: t.id,
                 priority: t.priority,
-                accepted_at: t.created_at,
+                accepted_at: t.turn.unwrap_or(t.created_at),
+                goes_on: t.turn.is_some(),
                 role: t.role,
                 state: t.state,
                 legs: mine,
                 seed_until: t.seed_until,
+                ended_at: t.finished_at,
                 local_pending: assembly.is_some_and(|a| !a.local_pending().is_empty()) || self.in_place.contains(&t.id),
                 copying: self.copying.contains_key(&t.id),
                 finishing: self.finishing.contains_key(&t.id),
@@ -318,6 +321,11 @@ impl Conductor {
         if !self.node.store.move_task(task, from, to, reason, self.node.clock.now_ms()).await? {
             return Ok(()); // somebody was faster: the next snapshot shows where it is
         }
+        self.moved(task, from, to, reason).await
+    }
+
+    /// Tells of a step, and shows it.
+    pub(super) async fn moved(&mut self, task: i64, from: TaskState, to: TaskState, reason: &str) -> Result<(), Fault> {
         let row = self.row(task).await?;
         let level = if matches!(to, TaskState::Failed | TaskState::DownloadError) { Level::Error } else { Level::Info };
         let text = if reason.is_empty() { format!("{from} -> {to}") } else { format!("{from} -> {to}: {reason}") };

@@ -295,14 +295,19 @@ pub fn leg_error(method: Method, fault: &Fault) -> String {
     }
 }
 
-/// A stand-in that does not have a file is not what went wrong: the errors of the methods before it follow its own.
+/// The errors of the methods before follow a method's own. A stand-in without a part in the task is not what went wrong when
+/// it does not have a file: there those that have one lead.
 pub async fn with_history(node: &Node, plan: &Plan, method: Method, fault: &Fault, error: String) -> Result<String, Fault> {
     let Some(file) = plan.files.iter().zip(0u32..).find(|(f, _)| fault.file.as_deref() == Some(f.path.as_str())) else {
         return Ok(error);
     };
     let refusals = node.store.refusals(plan.task.id).await?;
-    let before = refusals.into_iter().filter(|(n, m, _)| *n == file.1 && *m != Some(method)).map(|(_, _, text)| text);
-    Ok(std::iter::once(error).chain(before).collect::<Vec<_>>().join("; before: "))
+    let others = refusals.into_iter().filter(|(n, m, _)| *n == file.1 && *m != Some(method));
+    let has_part = |m: Option<Method>| m.is_some_and(|m| plan.spans.iter().any(|s| s.planned == m));
+    let (lead, rest): (Vec<_>, Vec<_>) = others.partition(|(_, m, _)| !has_part(Some(method)) && has_part(*m));
+    let texts = |list: Vec<(u32, Option<Method>, String)>| list.into_iter().map(|(_, _, text)| text);
+    let own = std::iter::once(error).chain(texts(rest)).collect::<Vec<_>>().join("; before: ");
+    Ok(texts(lead).chain([own]).collect::<Vec<_>>().join("; then "))
 }
 
 /// Marks a leg as failed with its text.

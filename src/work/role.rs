@@ -3,9 +3,10 @@
 use super::Node;
 use crate::error::Fault;
 use crate::library::Library;
-use crate::model::task::{NodeType, Role};
+use crate::model::task::{NodeType, Role, TaskState};
 use crate::store::events::Level;
 use crate::store::node::NodeRow;
+use crate::store::tasks::TaskRow;
 
 /// Compares the configuration with the last start. A live task that the node's new type cannot finish is a fault: whoever
 /// mistyped one word must not lose tasks. After another change of type or store plan the hash table is rebuilt (protocol
@@ -50,7 +51,9 @@ async fn refuse_stranded(node: &Node, was: NodeType, is: NodeType) -> Result<(),
         Role::Recv => caches(was) != caches(is),
     };
     let tasks = node.store.live_tasks().await?;
-    let names: Vec<&str> = tasks.iter().filter(|t| stranded(t.role)).map(|t| t.name.as_str()).collect();
+    // A cacher's that is over has nothing to go on with.
+    let over = |t: &TaskRow| caches(was) && t.state == TaskState::Downloaded;
+    let names: Vec<&str> = tasks.iter().filter(|t| stranded(t.role) && !over(t)).map(|t| t.name.as_str()).collect();
     let Some(first) = names.first() else { return Ok(()) };
     let more = if names.len() > 1 { format!(" and {} more", names.len() - 1) } else { String::new() };
     Err(Fault::permanent(format!(

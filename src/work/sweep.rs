@@ -5,6 +5,7 @@ use super::conductor::Conductor;
 use crate::assembly;
 use crate::error::Fault;
 use crate::model::task::{NodeType, TaskState};
+use crate::model::task_file::TaskFile;
 use crate::store::events::Level;
 use crate::store::tasks::TaskRow;
 use crate::views;
@@ -46,6 +47,17 @@ impl Conductor {
         }
     }
 
+    /// Says which tasks cannot go on because their rows cannot be read.
+    pub(super) async fn tell_of_broken(&self) {
+        for task in self.node.store.take_broken() {
+            let text = format!(
+                "{}. This task stands still; the others go on. Cancel it, or send or receive it again",
+                task.fault.message.trim_end_matches('.')
+            );
+            self.node.event(Level::Error, "broken", &task.name, &text).await;
+        }
+    }
+
     /// Removes what cancelled tasks left, now and then.
     pub(super) async fn sweep_staging(&mut self) {
         if self.swept.is_none_or(|t| t.elapsed() >= SWEEP) {
@@ -68,6 +80,8 @@ impl Conductor {
             }
             let row = match self.node.store.task(id).await {
                 Ok(row) => row,
+                // One that was cancelled, and whose row cannot be read.
+                Err(_) if self.node.store.is_over(id).await.unwrap_or(false) => None,
                 Err(_) => continue,
             };
             let is_over = |t: &TaskRow| match t.state {
@@ -93,18 +107,32 @@ impl Conductor {
         }
     }
 
-    /// The end of a cacher's task: the data, and only those, are deleted (protocol section 3.2). After the step, so that who
-    /// prolongs the seed time at this moment is not told that it was, while the data go.
+    /// The end of a cacher's task: `finishedtime` in its task file is its finish mark, and the data, and only those, are
+    /// deleted (protocol section 3.2). After the step, so that who prolongs the seed time at this moment is not told that it
+    /// was, while the data go.
     pub(super) async fn drop_cache(&mut self, task: i64) -> Result<(), Fault> {
         let row = self.row(task).await?;
-        let over = row.seed_until.is_none_or(|end| end <= self.node.clock.now_ms());
+        let now = self.node.clock.now();
+        let over = row.seed_until.is_none_or(|end| end <= now.timestamp_millis());
         if self.node.config.current().servertype != NodeType::Cacher || !over {
             return Ok(());
         }
+        let mut reason = "seed time over before all was there";
         if let Some(assembly) = self.assemblies.remove(&task) {
+            if assembly.is_complete() {
+                reason = "seed time over";
+            }
             assembly.close().await?;
         }
-        self.move_task(task, TaskState::Downloading, TaskState::Downloaded, "seed time over").await?;
+        let mut document = self.node.store.task_document(task).await?;
+        if let Ok(mut file) = TaskFile::parse(document.as_bytes()) {
+            file.finishedtime = now.format("%Y-%m-%d %H:%M:%S").to_string();
+            document = file.to_json();
+        }
+        if !self.node.store.end_cache(task, &document, reason, now.timestamp_millis()).await? {
+            return Ok(()); // it is decided anew
+        }
+        self.moved(task, TaskState::Downloading, TaskState::Downloaded, reason).await?;
         self.clear_stage(&row, self.node.staging(&row)).await;
         Ok(())
     }

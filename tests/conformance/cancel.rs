@@ -39,5 +39,23 @@ async fn cancel_takes_the_download_first() {
     bench.check(node.node.places(&task) == ["sender/history", "receiver/history"], "then upload", &node.node.places(&task));
     let nothing = format!("no need to cancel, not found task: {task}");
     bench.says(&node, "cancel of nothing", ask("cancel/request.json").about(&task), true, &nothing).await;
+
+    // What was received already does not run: the upload goes first.
+    node.reconfigure(&json!({"cdnrate": ""})).await;
+    node.node.carry(&world.publish("both", "0:0:1").await);
+    bench.says(&node, "recv of a sender, to its end", ask("recv/request.json").about(&task).once(), true, "succeed!").await;
+    until("it is received", PATIENCE, async || {
+        (node.node.places(&task) == ["sender/history", "receiver/downloaded"]).then_some(())
+    })
+    .await;
+    std::fs::copy(node.path("/data/sender/history/").join(&task), &taskfile).expect("copy");
+    bench.says(&node, "send of what was received", ask("send/request.json").about(&task).once(), true, "succeeded!").await;
+    until("it is sent", PATIENCE, async || (node.node.places(&task) == ["sender/uploaded", "receiver/downloaded"]).then_some(()))
+        .await;
+    bench.says(&node, "cancel of the upload", cancel(), true, "succeed!").await;
+    let places = node.node.places(&task);
+    bench.check(places == ["sender/history", "receiver/downloaded"], "the upload before what is over", &places);
+    bench.says(&node, "cancel of what was received", cancel(), true, "succeed!").await;
+    bench.check(node.node.places(&task) == ["sender/history", "receiver/history"], "then that", &node.node.places(&task));
     bench.finish();
 }

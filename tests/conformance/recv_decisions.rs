@@ -226,7 +226,7 @@ async fn the_decision_table_of_recv_on_a_cacher() {
     for reactive in ways() {
         let row = format!("seed time over, reactive {reactive:?}");
         bench.says(&cacher, &row, seeded.recv(&cacher, &reactive).once(), true, NEW).await;
-        let ended = async || (cacher.node.places(&seeded.file()) == ["receiver/history"]).then_some(());
+        let ended = async || (cacher.node.places(&seeded.file()) == ["receiver/downloaded"]).then_some(());
         until("the seed time ends", PATIENCE, ended).await;
     }
     bench.finish();

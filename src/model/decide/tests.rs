@@ -19,10 +19,12 @@ fn task(role: Role, state: TaskState, legs: Vec<LegSnap>) -> TaskSnap {
         id: 1,
         priority: 0,
         accepted_at: 0,
+        goes_on: false,
         role,
         state,
         legs,
         seed_until: Some(10_000),
+        ended_at: None,
         local_pending: false,
         copying: false,
         finishing: false,
@@ -82,6 +84,39 @@ fn priorities_come_first_and_stop_nobody() {
 fn a_task_that_is_received_again_goes_to_the_end_of_the_queue() {
     let again = TaskSnap { accepted_at: 9, ..queued(1) };
     assert_eq!(begun(&snapshot(vec![again, queued(2), queued(3)])), [2, 3]);
+}
+
+#[test]
+fn a_download_that_is_told_to_go_on_does_not_wait_behind_the_others() {
+    let told = TaskSnap { goes_on: true, ..queued(1) };
+    let parked = |id| TaskSnap {
+        id,
+        accepted_at: -id,
+        ..task(Role::Recv, TaskState::Downloading, vec![leg(Method::Cdn, LegState::Waiting)])
+    };
+    let mut s = snapshot(vec![parked(7), queued(2), told.clone(), queued(3)]);
+    s.downloading_max = 1;
+    assert_eq!(decide(&s), [Action::Begin { task: 1 }], "nor behind one that waited for its place");
+    // While its old self stops, its place is its own.
+    s.tasks[2].legs[0].running = true;
+    assert_eq!(decide(&s), [Action::StopLeg { task: 1, method: Method::Cdn }]);
+    s.tasks = vec![TaskSnap { state: TaskState::Downloading, ..told }, TaskSnap { priority: 1, ..queued(2) }];
+    assert_eq!(decide(&s), [Action::Begin { task: 2 }], "who is more urgent comes first all the same");
+}
+
+#[test]
+fn a_seed_that_is_sent_again_needs_no_place() {
+    let sends = |id, method, state| TaskSnap { id, ..task(Role::Send, state, vec![leg(method, LegState::Waiting)]) };
+    let mut busy = sends(1, Method::Obs, TaskState::Uploading);
+    busy.legs[0] = leg(Method::Obs, LegState::Running);
+    let seed = TaskSnap { goes_on: true, ..sends(2, Method::Bt, TaskState::Queues) };
+    let mut s = snapshot(vec![busy, seed, sends(3, Method::Bt, TaskState::Queues), sends(4, Method::Obs, TaskState::Queues)]);
+    s.uploading_max = 1;
+    assert_eq!(decide(&s), [Action::Begin { task: 2 }]);
+    // Its upload waits for a place, and the seed does not.
+    s.tasks[1] = TaskSnap { goes_on: true, ..sends(2, Method::Bt, TaskState::Uploading) };
+    s.tasks[1].legs.push(leg(Method::Obs, LegState::Waiting));
+    assert_eq!(decide(&s), [Action::StartLeg { task: 2, method: Method::Bt }]);
 }
 
 #[test]
@@ -244,6 +279,21 @@ fn a_cacher_drops_its_data_when_the_seed_time_ends() {
     assert_eq!(decide(&s), [Action::StopLeg { task: 1, method: Method::Bt }]);
     s.tasks[0].legs[0] = leg(Method::Bt, LegState::Waiting);
     assert_eq!(decide(&s), [Action::DropCache { task: 1 }]);
+}
+
+#[test]
+fn a_cachers_task_that_is_over_is_shown_for_a_day() {
+    let over =
+        TaskSnap { ended_at: Some(20_000), ..task(Role::Recv, TaskState::Downloaded, vec![leg(Method::Bt, LegState::Waiting)]) };
+    let mut s = snapshot(vec![over]);
+    let moved = [Action::Move { task: 1, from: TaskState::Downloaded, to: TaskState::History, reason: String::new() }];
+    let day = 86_400_000;
+    // Nothing is seeded any more, whatever became of the clock and the seed time.
+    for (now, then) in [(20_000, &[][..]), (1_000, &[]), (20_000 + day - 1, &[]), (20_000 + day, &moved), (20_000 - day, &moved)]
+    {
+        (s.node, s.now_ms) = (Some(NodeType::Cacher), now);
+        assert_eq!(decide(&s), then, "at {now}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 use super::layout::Layout;
 use super::turns::Turns;
+use crate::config::LOWEST_BT_RATE;
 use crate::error::{Fault, io_fault};
 use librqbit::limits::LimitsConfig;
 use librqbit::storage::BoxStorageFactory;
@@ -21,8 +22,6 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-/// librqbit's upload scheduler dies when a cap is below one 16 KiB block per second.
-const LOWEST_RATE: u32 = 16_384;
 /// With librqbit's 10 s, peers behind a shared slow line give up before their turn comes.
 const READ_WRITE_TIMEOUT: Duration = Duration::from_secs(180);
 /// Torrents that are checked at once: one long check must not keep every other torrent from starting.
@@ -327,7 +326,7 @@ async fn delete(session: &Session, handle: &Arc<ManagedTorrent>) {
 
 fn to_limit(bytes_per_second: Option<u64>) -> Option<NonZeroU32> {
     // What does not fit 32 bits (4 GB/s) is as good as unlimited.
-    bytes_per_second.and_then(|b| u32::try_from(b).ok()).and_then(|b| NonZeroU32::new(b.max(LOWEST_RATE)))
+    bytes_per_second.and_then(|b| u32::try_from(b).ok()).and_then(|b| NonZeroU32::new(b.max(LOWEST_BT_RATE)))
 }
 
 /// The port must be known before librqbit binds it, because it is announced.

@@ -90,8 +90,16 @@ impl Origin {
         let (asked, whole) = (0..file.size.min(1), 0..file.size);
         let (answer, shown) = self.get(file, (file.size > 0).then_some(&asked)).await?;
         let expected = if answer.status() == reqwest::StatusCode::OK && !by_range { &whole } else { &asked };
-        answer::check(answer.status(), answer.headers(), expected, file.size, &shown).map_err(|f| f.file(&file.path))?;
-        Ok(())
+        let found = answer::check(answer.status(), answer.headers(), expected, file.size, &shown);
+        // A page of an error or a login may come without a length: only a size that is said counts.
+        match found.map_err(|f| f.file(&file.path))?.total {
+            None if file.size > 0 => Err(Fault::permanent(format!(
+                "{shown}: the server does not say how large the file is (neither Content-Length nor a total in Content-Range): \
+                 it may be anything; let the CDN send files with their length"
+            ))
+            .file(&file.path)),
+            _ => Ok(()),
+        }
     }
 }
 

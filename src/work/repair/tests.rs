@@ -55,6 +55,24 @@ async fn what_becomes_of_a_leg_after_a_fault() {
     }
 }
 
+/// What a stand-in says does not hide what went wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reason_of_a_method_with_a_part_leads() {
+    let f = Fixture::start().await;
+    let fault = Fault::permanent("not in the object storage").file("a.mxf");
+    let own = || leg_error(Method::Obs, &fault);
+    for (other, want) in [
+        (Method::Cdn, "a.mxf: cdn: 404; then obs: file a.mxf: not in the object storage"),
+        (Method::Obs, "obs: file a.mxf: not in the object storage; before: a.mxf: cdn: 404"),
+    ] {
+        let task = f.receive(&[given("a.mxf", Method::Cdn), given("b.mxf", other)], true).await.id;
+        let plan = f.plan(task).await;
+        assert_eq!(with_history(&f.node, &plan, Method::Obs, &fault, own()).await.unwrap(), own());
+        f.node.store.refuse_file(task, 0, Some(Method::Cdn), "a.mxf: cdn: 404", NOW).await.unwrap();
+        assert_eq!(with_history(&f.node, &plan, Method::Obs, &fault, own()).await.unwrap(), want);
+    }
+}
+
 /// What another method has brought already is not asked of anybody again, and does not stand in the way of the rest.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_unfinished_files_are_handed_over() {
