@@ -731,7 +731,7 @@ async fn a_clock_that_jumps_ends_no_seed() {
     for node in [&mut world.sender, &mut world.receiver, &mut world.cacher] {
         node.start().await;
         let over = async |node: &Node| node.places(&task).iter().all(|p| p == where_it_ends(node)).then_some(());
-        until("it is over", 60, async || over(node).await).await;
+        until("it is over", PATIENCE, async || over(node).await).await;
     }
     until("the cacher's data are gone", PATIENCE, async || entries(&world.cacher.stage()).is_empty().then_some(())).await;
     let reply = world.sender.call("uploadprogress", json!({"taskfile": task})).await;
