@@ -157,7 +157,10 @@ async fn a_killed_cacher_seeds_on_and_deletes_its_data_and_nothing_else() {
     assert_eq!(world.cacher.places(&task_name("film")), ["receiver/downloaded"]);
     let shown = read_json(&world.cacher.data().join("receiver/downloaded").join(task_name("film")));
     assert!(!shown["finishedtime"].as_str().unwrap_or_default().is_empty(), "{shown:#}");
-    assert_eq!(world.cacher.number("select count(*) from v_tasks where state = 'downloaded' and reason = 'seed time over'").await, 1);
+    assert_eq!(
+        world.cacher.number("select count(*) from v_tasks where state = 'downloaded' and reason = 'seed time over'").await,
+        1
+    );
 }
 
 /// `recv` with `reactive` on a cacher, whatever the task is doing.

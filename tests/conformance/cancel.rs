@@ -50,10 +50,8 @@ async fn cancel_takes_the_download_first() {
     .await;
     std::fs::copy(node.path("/data/sender/history/").join(&task), &taskfile).expect("copy");
     bench.says(&node, "send of what was received", ask("send/request.json").about(&task).once(), true, "succeeded!").await;
-    until("it is sent", PATIENCE, async || {
-        (node.node.places(&task) == ["sender/uploaded", "receiver/downloaded"]).then_some(())
-    })
-    .await;
+    until("it is sent", PATIENCE, async || (node.node.places(&task) == ["sender/uploaded", "receiver/downloaded"]).then_some(()))
+        .await;
     bench.says(&node, "cancel of the upload", cancel(), true, "succeed!").await;
     let places = node.node.places(&task);
     bench.check(places == ["sender/history", "receiver/downloaded"], "the upload before what is over", &places);

@@ -283,12 +283,14 @@ fn a_cacher_drops_its_data_when_the_seed_time_ends() {
 
 #[test]
 fn a_cachers_task_that_is_over_is_shown_for_a_day() {
-    let over = TaskSnap { ended_at: Some(20_000), ..task(Role::Recv, TaskState::Downloaded, vec![leg(Method::Bt, LegState::Waiting)]) };
+    let over =
+        TaskSnap { ended_at: Some(20_000), ..task(Role::Recv, TaskState::Downloaded, vec![leg(Method::Bt, LegState::Waiting)]) };
     let mut s = snapshot(vec![over]);
     let moved = [Action::Move { task: 1, from: TaskState::Downloaded, to: TaskState::History, reason: String::new() }];
     let day = 86_400_000;
     // Nothing is seeded any more, whatever became of the clock and the seed time.
-    for (now, then) in [(20_000, &[][..]), (1_000, &[]), (20_000 + day - 1, &[]), (20_000 + day, &moved), (20_000 - day, &moved)] {
+    for (now, then) in [(20_000, &[][..]), (1_000, &[]), (20_000 + day - 1, &[]), (20_000 + day, &moved), (20_000 - day, &moved)]
+    {
         (s.node, s.now_ms) = (Some(NodeType::Cacher), now);
         assert_eq!(decide(&s), then, "at {now}");
     }
