@@ -412,6 +412,10 @@ CREATE TABLE torrents (
     pieces       BLOB NOT NULL CHECK (length(pieces) % 20 = 0),
     created_at   INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE turns (
+    task_id      INTEGER PRIMARY KEY REFERENCES tasks (id) ON DELETE CASCADE,
+    since        INTEGER NOT NULL                    -- when it was accepted first
+) STRICT;
 CREATE INDEX events_by_age ON events (at);
 CREATE INDEX events_by_task ON events (task, id);
 CREATE INDEX generations_to_send ON generations (id) WHERE send = 'wanted';
