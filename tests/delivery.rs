@@ -433,12 +433,14 @@ async fn what_sends_generates_is_sent() {
     // Known bytes are generated at once, or on a very busy machine a little later; a second distribution is a new task.
     let reply = sends(&world, "film").await;
     assert!(reply.ok && (reply.desc() == "succeeded!" || reply.desc().starts_with(started)), "{reply:?}");
+    let wanted = "select count(*) from v_generations where send = 'wanted'";
+    until("it is sent anew", world::PATIENCE, async || (world.sender.number(wanted).await == 0).then_some(())).await;
     world.ready(&task_name("film")).await;
     // What waits is called off, and the seed of before with it.
     assert!(sends(&world, "long").await.ok);
     let reply = world.sender.call("cancel", json!({"taskfile": task_name("long")})).await;
     assert_eq!((reply.ok, reply.desc().as_str()), (true, "succeed!"));
-    assert_eq!(world.sender.number("select count(*) from v_generations where send = 'wanted'").await, 0);
+    assert_eq!(world.sender.number(wanted).await, 0);
     let reply = world.receiver.call("sends", json!({"dcppath": world.receiver.store().join("film"), "btobscdn": "1:0:0"})).await;
     assert_eq!((reply.ok, reply.desc().as_str()), (false, "error, sends is for senders, and this node is a receiver."));
 }
