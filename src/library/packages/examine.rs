@@ -62,10 +62,7 @@ pub fn examine(place: &Place, dir: &str, rows: Vec<LibraryFile>, seen: Option<Sh
         Ok(meta) if meta.is_dir() => {}
         Ok(meta) if meta.is_file() => return Found::AsSeen, // a package that is one file has no documents
         Ok(_) => return Found::NoDocuments,
-        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            let nothing = std::fs::read_dir(&place.base).map_or(true, |mut entries| entries.next().is_none());
-            return if nothing { Found::AsSeen } else { Found::Gone }; // is its disk mounted?
-        }
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Found::Gone,
         Err(e) => return broken(format!("cannot be looked at: {e}")),
     }
     let root = Path::new(dir);
