@@ -15,7 +15,7 @@ use crate::library::Library;
 use crate::library::packages::Packages;
 use crate::library::place::Place;
 use crate::model::span::Method;
-use crate::model::task::{NodeType, Role};
+use crate::model::task::NodeType;
 use crate::store::Store;
 use crate::store::events::Level;
 use crate::store::lock::Lock;
@@ -23,14 +23,15 @@ use crate::telemetry;
 use crate::transport::bt::{BtEngine, EngineOptions};
 use crate::transport::limit::Limiter;
 use crate::views::TaskDirs;
-use crate::views::places::not_reachable;
+use crate::views::area::Area;
+use crate::views::places::make_stores;
 use crate::web::listen::listen;
 use crate::web::origin::origin;
 use crate::web::tracker::{TrackerOptions, TrackerState, tracker};
 use crate::work::conductor::Conductor;
 use crate::work::{Node, role};
 use poem::Route;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -80,36 +81,47 @@ struct App {
     #[allow(dead_code, reason = "held until the node ends")]
     clients: Clients,
     #[allow(dead_code, reason = "held until the node ends")]
-    locks: [Lock; 2],
+    lock: Lock,
 }
 
-/// What two processes must not share: the rows, and the transfer area, where each removes what it does not know.
-fn locks(config: &Config) -> Result<[Lock; 2], Fault> {
+/// A file or directory of ours beside the database.
+fn beside_the_database(config: &Config, ending: &str) -> PathBuf {
     let mut beside = config.database.clone().into_os_string();
-    beside.push(".lock");
-    let transfer = config.transfer_dir();
-    Ok([
-        Lock::take(Path::new(&beside), &format!("the database {}", config.database.display()))?,
-        Lock::take(&transfer.join(".lock"), &format!("the transfer area {}", transfer.display()))?,
-    ])
+    beside.push(ending);
+    PathBuf::from(beside)
+}
+
+/// Takes what lies in the data directory for this process, and makes what is lacking there. When its disk is away the
+/// conductor does so later. Returns the directory for the scratch of BitTorrent.
+async fn data_directory(config: &Config, area: &Area, store: &Store, dirs: &TaskDirs) -> Result<PathBuf, Fault> {
+    let elsewhere = beside_the_database(config, ".engine");
+    if let Some(why) = area.look(store).await? {
+        tracing::warn!("{why}");
+        dirs.set_away(true);
+        return Ok(elsewhere);
+    }
+    area.take()?;
+    dirs.create(config.servertype.roles())?;
+    make_stores(config, store.speaks_of_data().await?)?;
+    let _ = std::fs::remove_dir_all(&elsewhere);
+    Ok(config.transfer_dir().join("engine"))
 }
 
 impl App {
     async fn start(handle: ConfigHandle, peers: usize, stop: CancellationToken) -> Result<Self, Fault> {
         let config = handle.current();
-        let locks = locks(&config)?;
+        let lock = Lock::take(&beside_the_database(&config, ".lock"), &format!("the database {}", config.database.display()))?;
         let dirs = TaskDirs::new(config.sender_dir(), config.receiver_dir());
-        let roles: &[Role] = if config.servertype == NodeType::Sender { &[Role::Send, Role::Recv] } else { &[Role::Recv] };
-        dirs.create(roles)?;
-        make_stores(&config)?;
         let store = Store::open(&config.database).await?;
+        let area = Area::new(config.transfer_dir());
+        let scratch = data_directory(&config, &area, &store, &dirs).await?;
         let clock = Clock::real();
         let hour = clock.now().time();
         let options = EngineOptions {
             upload_bps: config.upload_rate_at(hour),
             download_bps: config.rate_at(Method::Bt, hour),
             peer_limit: peers,
-            ..EngineOptions::new(config.btlisten, config.transfer_dir().join("engine"))
+            ..EngineOptions::new(config.btlisten, scratch)
         };
         let bt = BtEngine::start(options).await?;
         let http = reqwest::Client::builder()
@@ -128,6 +140,7 @@ impl App {
             http: http.clone(),
             nudge: Arc::default(),
             pulse: Pulse::default(),
+            area,
         });
         let overview = Overview {
             store: store.clone(),
@@ -166,12 +179,12 @@ impl App {
         if let Some(library) = library {
             let stopped = stop.clone();
             others.push(tokio::spawn(async move { library.keep(stopped).await }));
-            others.push(tokio::spawn(review_packages(packages, stop.clone())));
+            others.push(tokio::spawn(review_packages(packages, Arc::clone(&node), stop.clone())));
         }
         let started = format!("version {}, {}", env!("CARGO_PKG_VERSION"), config.servertype);
         node.event(Level::Info, "start", "", &started).await;
         let conductor = tokio::spawn(Conductor::new(node).run(stop, config.stoptimeout - reserve(config.stoptimeout)));
-        Ok(Self { store, bt, conductor, desk, others, clients, locks })
+        Ok(Self { store, bt, conductor, desk, others, clients, lock })
     }
 
     /// Waits for the end of everything and says how it went.
@@ -207,10 +220,16 @@ fn reserve(deadline: Duration) -> Duration {
     (deadline / 5).min(Duration::from_secs(3))
 }
 
-/// What was done to packages while nobody looked.
-async fn review_packages(packages: Packages, stop: CancellationToken) {
+/// What was done to packages while nobody looked; once their disk is there.
+async fn review_packages(packages: Packages, node: Arc<Node>, stop: CancellationToken) {
+    let review = async {
+        while node.area.look(&node.store).await?.is_some() {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+        packages.review_all().await
+    };
     let done = tokio::select! {
-        done = packages.review_all() => done,
+        done = review => done,
         () = stop.cancelled() => Ok(()),
     };
     if let Err(fault) = done {
@@ -273,24 +292,6 @@ async fn serve_web(config: &Config, stop: &CancellationToken) -> Result<Vec<Join
         out.push(listen(addr, "configuration key trackerlisten", routes, stop).await?.done);
     }
     Ok(out)
-}
-
-/// Directories that must be there, and on one file system: finishing a package is a rename.
-fn make_stores(config: &Config) -> Result<(), Fault> {
-    let mut dirs = vec![config.basedatapath.clone(), config.transfer_dir().join("stage"), config.transfer_dir().join("engine")];
-    if let Some(subdir) = config.basesubdir.as_ref().filter(|_| config.servertype == NodeType::Sender) {
-        dirs.extend([config.dcps_dir(subdir), config.dcps_tmp_dir(subdir)]);
-    }
-    if let Some(why) = not_reachable(config, &config.basedatapath).filter(|_| !config.basedatapath.is_dir()) {
-        return Err(Fault::local(why)); // a link that leads nowhere, or a file
-    }
-    for dir in &dirs {
-        std::fs::create_dir_all(dir).map_err(|e| crate::error::io_fault("cannot make the directory", dir, &e))?;
-    }
-    for why in crate::views::places::stores(config).iter().filter_map(|store| not_reachable(config, store)) {
-        tracing::warn!("{why}; until then receptions are refused");
-    }
-    Ok(())
 }
 
 /// Says how many files may be open.

@@ -31,11 +31,13 @@ pub struct Fault {
     pub others: Vec<String>,
     /// What a server asked us to wait (`Retry-After`).
     pub retry_after: Option<Duration>,
+    /// The disk under the files is away, as far as can be seen: to wait helps, and a try that met it does not count.
+    pub away: bool,
 }
 
 impl Fault {
     pub fn new(class: FaultClass, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), detail: None, file: None, others: Vec::new(), retry_after: None }
+        Self { class, message: message.into(), detail: None, file: None, others: Vec::new(), retry_after: None, away: false }
     }
     pub fn transient(message: impl Into<String>) -> Self {
         Self::new(FaultClass::Transient, message)
@@ -63,6 +65,11 @@ impl Fault {
         self.retry_after = wait;
         self
     }
+    /// Says that the disk under the files is away.
+    pub fn away(mut self) -> Self {
+        self.away = true;
+        self
+    }
     pub fn is_transient(&self) -> bool {
         self.class == FaultClass::Transient
     }
@@ -77,12 +84,16 @@ impl fmt::Display for Fault {
 impl std::error::Error for Fault {}
 
 /// Local file errors with the path named, in the words the operating system uses.
-/// Too many open files pass: [`FaultClass::Transient`]; everything else is [`FaultClass::Local`].
+/// Too many open files pass, and so does a server or a device that is away: [`FaultClass::Transient`]; everything else is
+/// [`FaultClass::Local`].
 pub fn io_fault(what: &str, path: &std::path::Path, e: &std::io::Error) -> Fault {
     use rustix::io::Errno;
     if matches!(Errno::from_io_error(e), Some(Errno::MFILE | Errno::NFILE)) {
         let cure = "raise the limit of open files (LimitNOFILE of the unit, ulimit -n), or lower downloadingnum";
         return Fault::transient(format!("{what} {}: {e}; {cure}", path.display()));
+    }
+    if matches!(Errno::from_io_error(e), Some(Errno::NOTCONN | Errno::STALE | Errno::NODEV)) {
+        return Fault::transient(format!("{what} {}: {e}: is its disk mounted?", path.display())).away();
     }
     Fault::local(format!("{what} {}: {e}", path.display()))
 }
@@ -98,5 +109,6 @@ mod tests {
             assert!(fault(n).is_transient() && fault(n).message.contains("limit of open files"), "{}", fault(n));
         }
         assert_eq!(fault(libc::EIO).class, FaultClass::Local);
+        assert!(fault(libc::ESTALE).is_transient() && fault(libc::ESTALE).away);
     }
 }

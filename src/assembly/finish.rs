@@ -83,6 +83,7 @@ pub async fn finish(assembly: &Arc<Assembly>, store: &Store, task: &TaskRow, sin
     if !store.set_stage_inode(task.id, inode, born).await? {
         return Err(Fault::permanent("the task was cancelled or received again"));
     }
+    assembly.check_disk().await?; // the store may have to be made
     let (target, from) = (task.store_path.clone(), staged.clone());
     let renamed = blocking(move || rename_into_store(&from, &target)).await;
     let is_there = move || Ok(staged.symlink_metadata().is_ok_and(|m| m.ino() == inode));

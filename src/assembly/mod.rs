@@ -35,6 +35,7 @@ use crate::model::span::Span;
 use crate::package::digest::Sha1State;
 use crate::store::Store;
 use crate::store::task_files::{FileProgress, FileRow, Times};
+use crate::views::area::Guard;
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::ops::Range;
@@ -84,6 +85,8 @@ pub struct Assembly {
     vanished: Mutex<BTreeSet<u32>>,
     /// Files of which the database spoke when this was opened, and that were not there or others.
     dropped: Vec<u32>,
+    /// Nothing is forgotten, and nothing made anew, while the disk is away.
+    guard: Guard,
 }
 
 struct Slot {
@@ -201,14 +204,18 @@ impl Assembly {
         }
         let stage_inode = store.task(task).await?.and_then(|t| t.stage_inode);
         let root = root.to_owned();
+        let guard = Guard::of(root.parent().and_then(Path::parent).unwrap_or(&root), store).await?;
+        let before = guard.clone();
         let (root, aside, slots, prepared) = tokio::task::spawn_blocking(move || {
             let slots: Vec<Slot> = rows.into_iter().zip(wanted).map(|(row, w)| Slot::new(row, w)).collect();
             let aside = aside::Aside::of(&root);
+            before.check()?;
             let prepared = staging::prepare(&root, &aside, &slots, stage_inode, room);
-            (root, aside, slots, prepared)
+            before.check()?; // it may have gone while we looked
+            Ok((root, aside, slots, prepared))
         })
         .await
-        .map_err(|e| Fault::local(format!("staging: {e}")))?;
+        .unwrap_or_else(|e| Err(Fault::local(format!("staging: {e}"))))?;
         // At once: when the files are made anew, nothing would tell them from those that the database vouches for.
         let dropped = (0u32..).zip(&slots).filter(|(_, s)| std::mem::take(&mut lock(&s.state).dirty));
         let mut dropped: Vec<u32> = dropped.map(|(n, _)| n).collect();
@@ -239,6 +246,7 @@ impl Assembly {
             broken: Mutex::new(None),
             vanished: Mutex::default(),
             dropped,
+            guard,
         });
         digest::start(&assembly);
         for (n, slot) in assembly.slots.iter().enumerate() {
@@ -381,6 +389,9 @@ impl Assembly {
             return Ok(Arc::clone(f));
         }
         let known = *lock(&slot.identity);
+        if known.is_none() {
+            self.guard.check()?;
+        }
         let Some((opened, identity)) = staging::open(&self.root, &self.aside, &slot.path, (slot.size, slot.wanted), known)?
         else {
             drop(file);

@@ -187,10 +187,19 @@ impl Assembly {
         Ok(())
     }
 
+    /// A fault while the disk under the staging directory is away.
+    pub(super) async fn check_disk(&self) -> Result<(), Fault> {
+        let guard = self.guard.clone();
+        tokio::task::spawn_blocking(move || guard.check())
+            .await
+            .unwrap_or_else(|e| Err(Fault::local(format!("looking at the disk: {e}"))))
+    }
+
     /// Forgets the bytes of files that are gone; they are missing from now on. Not while one of them is copied. Returns
     /// the files.
     pub async fn forget_vanished(&self) -> Result<Vec<u32>, Fault> {
         let _one = self.sync_lock.lock().await;
+        self.check_disk().await?;
         let gone: Vec<u32> = lock(&self.vanished).iter().copied().collect();
         // First of all: the files are made anew, and nothing would tell them from those that the database vouches for.
         self.store.record_files(self.task, &gone.iter().map(|n| forgotten(*n)).collect::<Vec<_>>()).await?;

@@ -18,6 +18,7 @@ pub mod follow;
 mod gentask;
 mod hash;
 mod hash_table;
+mod newdisk;
 mod openapi;
 mod priority;
 mod progress;
@@ -78,6 +79,7 @@ enum Command {
     Sql(sql::SqlArgs),
     Backup(backup::BackupArgs),
     Doctor(doctor::DoctorArgs),
+    Newdisk(newdisk::NewdiskArgs),
     Openapi(openapi::OpenapiArgs),
     SampleDcp(sample_dcp::Args),
     Tracker(tracker::TrackerArgs),
@@ -126,6 +128,7 @@ async fn run(command: Command, config: &Path) -> Outcome {
         Command::Sql(args) => args.run(config).await,
         Command::Backup(args) => args.run(config).await,
         Command::Doctor(args) => args.run(config).await,
+        Command::Newdisk(args) => args.run(config).await,
         Command::Openapi(args) => args.run(),
         Command::SampleDcp(args) => Ok(sample_dcp::run(args).map(|()| Exit::Ok)?),
         Command::Tracker(args) => args.run().await,

@@ -95,6 +95,16 @@ words!(
     }
 );
 
+impl NodeType {
+    /// What it may be in a task.
+    pub fn roles(self) -> &'static [Role] {
+        match self {
+            NodeType::Sender => &[Role::Send, Role::Recv],
+            NodeType::Receiver | NodeType::Cacher => &[Role::Recv],
+        }
+    }
+}
+
 impl TaskState {
     /// The directory below `sender/` or `receiver/` that shows the state. A failed download stays where it was, with an
     /// `.err` file beside it.

@@ -5,6 +5,7 @@
 //! fairly. Transactions are short: no network, no hashing, no file work inside one. Byte counters are written by one
 //! sampler, never by the code that moves bytes.
 
+pub mod area;
 pub mod backup;
 pub mod broken;
 mod caches;

@@ -5,6 +5,7 @@
 //! what it must remember between runs goes through [`Checkpoints`], what it fetched goes into the [`Sink`], which
 //! remembers by itself what is there. May import: model, error, and the engines of its own folder.
 
+pub mod away;
 pub mod bt;
 pub mod cdn;
 pub mod limit;

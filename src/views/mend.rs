@@ -22,6 +22,9 @@ pub struct Mending {
 impl Mending {
     /// Writes what differs from the rows. Costs a look at each file, and reads those that look new.
     pub async fn round(&mut self, store: &Store, dirs: &TaskDirs) -> Result<(), Fault> {
+        if dirs.there().is_err() {
+            return Ok(());
+        }
         let live = store.live_tasks().await?;
         self.good.retain(|id, _| live.iter().any(|t| t.id == *id));
         // One that is behind is exported by the conductor.

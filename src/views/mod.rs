@@ -5,6 +5,7 @@
 //! exported. A view that was touched by hand is rewritten ([`Mending`]), never read. The one exception is
 //! `receiver/queues`, where a file of a task that we do not know is an intake ([`found_in_queue`]).
 
+pub mod area;
 mod draft;
 mod mend;
 pub mod places;
@@ -24,6 +25,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where the directories are.
 #[derive(Clone, Debug)]
@@ -32,6 +34,8 @@ pub struct TaskDirs {
     pub receiver: PathBuf,
     /// Held while a row is read and shown: requests and the conductor export, and an older row must not come last.
     one: Arc<tokio::sync::Mutex<()>>,
+    /// Their disk is away: nothing is written, as it would lie below the mount point.
+    away: Arc<AtomicBool>,
 }
 
 const SENDER: [&str; 5] = ["queues", "uploading", "uploaded", "failed", "history"];
@@ -39,7 +43,20 @@ const RECEIVER: [&str; 4] = ["queues", "downloading", "downloaded", "history"];
 
 impl TaskDirs {
     pub fn new(sender: PathBuf, receiver: PathBuf) -> Self {
-        Self { sender, receiver, one: Arc::default() }
+        Self { sender, receiver, one: Arc::default(), away: Arc::default() }
+    }
+
+    /// Their disk is away, or there again.
+    pub fn set_away(&self, away: bool) {
+        self.away.store(away, Ordering::Release);
+    }
+
+    /// A fault while their disk is away.
+    fn there(&self) -> Result<(), Fault> {
+        match self.away.load(Ordering::Acquire) {
+            true => Err(Fault::transient("the disk of the task directories is away: is it mounted?").away()),
+            false => Ok(()),
+        }
     }
 
     fn root(&self, role: Role) -> &Path {
@@ -81,6 +98,7 @@ impl TaskDirs {
 
     /// Makes the directories show the row. Blocking; may be repeated.
     pub fn export(&self, task: &TaskRow, document: &str) -> Result<(), Fault> {
+        self.there()?;
         let here = self.path(task.role, task.state, &task.name);
         write_file(&here, document.as_bytes())?;
         let states: &[&str] = if task.role == Role::Send { &SENDER } else { &RECEIVER };

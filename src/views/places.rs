@@ -1,6 +1,7 @@
 //! Where packages are put at the end: finishing one is a rename, so its store has to be on the file system of the transfer area.
 
 use crate::config::Config;
+use crate::error::{Fault, io_fault};
 use crate::model::ids::BaseSubdir;
 use crate::model::task::NodeType;
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
@@ -20,6 +21,32 @@ pub fn stores(config: &Config) -> Vec<PathBuf> {
     found.sort();
     found.dedup();
     found
+}
+
+/// Makes the directories that must be there, and on one file system: finishing a package is a rename. `known`: rows
+/// speak of packages, so what is empty may be a mount point, below which nothing is made. Blocking.
+pub fn make_stores(config: &Config, known: bool) -> Result<(), Fault> {
+    let mut dirs = vec![config.basedatapath.clone(), config.transfer_dir().join("stage"), config.transfer_dir().join("engine")];
+    if let Some(subdir) = config.basesubdir.as_ref().filter(|_| config.servertype == NodeType::Sender) {
+        let made = [config.dcps_dir(subdir), config.dcps_tmp_dir(subdir)];
+        dirs.extend(made.into_iter().filter(|dir| !(known && below_an_empty_directory(&config.basedatapath, dir))));
+    }
+    if let Some(why) = not_reachable(config, &config.basedatapath).filter(|_| !config.basedatapath.is_dir()) {
+        return Err(Fault::local(why)); // a link that leads nowhere, or a file
+    }
+    for dir in &dirs {
+        std::fs::create_dir_all(dir).map_err(|e| io_fault("cannot make the directory", dir, &e))?;
+    }
+    for why in stores(config).iter().filter_map(|store| not_reachable(config, store)) {
+        tracing::warn!("{why}; until then receptions are refused");
+    }
+    Ok(())
+}
+
+/// Is the first of a path's parents that is there, `base` at most, empty?
+fn below_an_empty_directory(base: &Path, path: &Path) -> bool {
+    let there = path.ancestors().take_while(|at| at.starts_with(base)).find_map(|at| std::fs::read_dir(at).ok());
+    !path.is_dir() && there.is_some_and(|mut entries| entries.next().is_none())
 }
 
 /// Why no package could be moved from the transfer area into a store, which need not be there yet; says what to do.

@@ -53,6 +53,8 @@ pub struct Conductor {
     pub(super) seeds: super::trust::SeedClock,
     pub(super) giving_up: Option<super::uploads::Round>,
     pub(super) swept: Option<Instant>,
+    /// Why the transfer area is away, while it is.
+    pub(super) away: Option<String>,
 }
 
 /// A leg that has a worker.
@@ -124,6 +126,7 @@ impl Conductor {
             seeds: super::trust::SeedClock::default(),
             giving_up: None,
             swept: None,
+            away: None,
         }
     }
 
@@ -137,9 +140,8 @@ impl Conductor {
             Ok(seen) => self.upkeep.start(seen, self.node.clock.now_ms()),
             Err(fault) => tracing::error!(%fault, "cannot read what the clock showed last"),
         }
-        match self.seeds.look(&Arc::clone(&self.node)).await {
-            Ok(()) => self.clean_staging().await,
-            Err(fault) => tracing::error!(%fault, "cannot read what the clock showed last; trying again"),
+        if let Err(fault) = self.seeds.look(&Arc::clone(&self.node)).await {
+            tracing::error!(%fault, "cannot read what the clock showed last; trying again");
         }
         let mut sampled = Instant::now();
         while !stop.is_cancelled() {
@@ -187,13 +189,16 @@ impl Conductor {
 
     async fn tick(&mut self) -> Result<(), Fault> {
         self.seeds.look(&Arc::clone(&self.node)).await?;
+        self.apply_rates();
+        self.watch_generation().await?;
+        if self.disk_is_away().await? {
+            return Ok(());
+        }
         for task in self.node.store.tasks_to_export().await? {
             if let Err(fault) = self.node.export(&task).await {
                 tracing::warn!(%fault, task = %task.name, "cannot export the task file; trying again");
             }
         }
-        self.watch_generation().await?;
-        self.apply_rates();
         self.upkeep.run(&self.node).await;
         let idle = self.running.is_empty() && self.generating.is_none();
         self.thrift.look(&self.node, idle).await;
@@ -318,6 +323,10 @@ impl Conductor {
     }
 
     pub(super) async fn move_task(&mut self, task: i64, from: TaskState, to: TaskState, reason: &str) -> Result<(), Fault> {
+        // Of an empty mount point everything could be said.
+        if matches!(to, TaskState::Failed | TaskState::DownloadError) && self.away_now().await?.is_some() {
+            return Ok(());
+        }
         if !self.node.store.move_task(task, from, to, reason, self.node.clock.now_ms()).await? {
             return Ok(()); // somebody was faster: the next snapshot shows where it is
         }
@@ -379,6 +388,9 @@ impl Conductor {
         };
         let assembly = if purpose == Purpose::Publish { None } else { Some(self.open_assembly(&row).await?) };
         let plan = Arc::new(Plan::load(&self.node.store, row).await?);
+        if self.package_is_away(&plan, method, purpose, false).await.is_some() {
+            return self.wait_for_disk(&plan, method, purpose, None).await.map(drop);
+        }
         let counters = Arc::new(Counters::default());
         let stop = CancellationToken::new();
         let tries = self.tries(task, method).await?;

@@ -16,6 +16,7 @@ use crate::store::tasks::{NewFile, NewSpan, NewTask, TaskRow};
 use crate::transport::bt::{BtEngine, EngineOptions};
 use crate::transport::limit::Limiter;
 use crate::views::TaskDirs;
+use crate::views::area::Area;
 use chrono::{Local, TimeZone as _};
 use sha1::Digest as _;
 use std::path::PathBuf;
@@ -59,8 +60,12 @@ impl Fixture {
         let bt = BtEngine::start(EngineOptions::new("127.0.0.1:0".parse().unwrap(), at("engine"))).await.unwrap();
         let dirs = TaskDirs::new(config.sender_dir(), config.receiver_dir());
         dirs.create(&[Role::Recv]).unwrap();
+        let area = Area::new(config.transfer_dir());
+        area.take().unwrap();
+        let store = Store::open(&config.database).await.unwrap();
+        assert_eq!(area.look(&store).await.unwrap(), None);
         let node = Node {
-            store: Store::open(&config.database).await.unwrap(),
+            store,
             config: ConfigHandle::new(at("config.json"), config),
             clock: Clock::fixed(Local.timestamp_millis_opt(NOW).unwrap()),
             dirs,
@@ -69,6 +74,7 @@ impl Fixture {
             http: reqwest::Client::new(),
             nudge: Arc::default(),
             pulse: Default::default(),
+            area,
         };
         Self { dir, node: Arc::new(node) }
     }

@@ -52,6 +52,15 @@ impl Plan {
         Ok(Self { task, file, files, spans })
     }
 
+    /// What the file list's paths are relative to: the package, or the store for a package of a single file.
+    pub fn package_root(&self) -> PathBuf {
+        let path = &self.task.store_path;
+        match path.parent().filter(|_| self.file.is_single()) {
+            Some(store) => store.to_owned(),
+            None => path.clone(),
+        }
+    }
+
     pub fn spans_of(&self, method: Method) -> Vec<Span> {
         self.spans.iter().filter(|s| s.method == Some(method)).map(|s| s.span).collect()
     }
@@ -75,7 +84,7 @@ impl Run {
     pub async fn run(self) -> Result<Outcome, Fault> {
         let transport = self.transport().await?;
         match self.purpose {
-            Purpose::Publish => transport.publish(self.publish_job(self.package_root())).await,
+            Purpose::Publish => transport.publish(self.publish_job(self.plan.package_root())).await,
             Purpose::Fetch => {
                 let outcome = transport.fetch(self.fetch_job()?).await?;
                 // Done is recorded after this, and whoever reads it does not look for missing bytes again.
@@ -127,15 +136,6 @@ impl Run {
         Ok(BtSource { torrent, map, trackers, peers: file.bt.peers.clone(), known_good })
     }
 
-    /// What the file list's paths are relative to: the package, or the store for a package of a single file.
-    fn package_root(&self) -> PathBuf {
-        let path = &self.plan.task.store_path;
-        match path.parent().filter(|_| self.plan.file.is_single()) {
-            Some(store) => store.to_owned(),
-            None => path.clone(),
-        }
-    }
-
     fn assembly(&self) -> Result<&Arc<Assembly>, Fault> {
         self.assembly.as_ref().ok_or_else(|| Fault::local("the staging directory is not open"))
     }
@@ -181,9 +181,7 @@ impl Run {
                 Box::new(CdnTransport::new(url, CdnOptions::default())?)
             }
             Method::Obs => {
-                // A library in a mounted bucket, and data that came from the bucket, are there (protocol sections 1, 6).
-                let upload = config.machinetype == MachineType::Local && file.datasource != Config::IN_BUCKET;
-                let options = ObsOptions { upload, ..ObsOptions::default() };
+                let options = ObsOptions { upload: uploads(&config, file), ..ObsOptions::default() };
                 let sent = file.spans_by_method().into_iter().filter(|(_, m)| *m == Method::Obs).map(|(s, _)| s).collect();
                 Box::new(ObsTransport::new(obs_location(&config, file)?, options)?.objects(sent))
             }
@@ -213,6 +211,11 @@ impl Run {
         .await
         .map_err(|e| Fault::local(format!("looking at the package: {e}")))
     }
+}
+
+/// Are objects uploaded? A library in a mounted bucket, and data that came from the bucket, are there (protocol sections 1, 6).
+pub fn uploads(config: &Config, file: &TaskFile) -> bool {
+    config.machinetype == MachineType::Local && file.datasource != Config::IN_BUCKET
 }
 
 /// The store of a task: an empty endpoint or key in the task file means the node's own. `file:` comes from the node's own

@@ -17,6 +17,7 @@
 //! * [`trust`] — whether the clock may be believed.
 
 pub mod conductor;
+mod disk;
 #[cfg(test)]
 mod fixture;
 pub mod generate;
@@ -48,6 +49,7 @@ use crate::store::tasks::TaskRow;
 use crate::transport::bt::BtEngine;
 use crate::transport::limit::Limiter;
 use crate::views::TaskDirs;
+use crate::views::area::Area;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -68,6 +70,7 @@ pub struct Node {
     pub nudge: Arc<Notify>,
     /// The conductor's.
     pub pulse: Pulse,
+    pub area: Area,
 }
 
 impl Node {

@@ -288,6 +288,9 @@ async fn copy_one(
             Ok(_) => return Ok(Ok(())),
             Err(fault) if fault.class == FaultClass::Corrupt => {
                 tracing::debug!(%fault, "a copy cannot be used");
+                if let Some(why) = node.area.look(&node.store).await? {
+                    return Err(Fault::transient(why));
+                }
                 if source.listed {
                     node.store.forget_library_file(&source.path).await?;
                 }
@@ -319,6 +322,11 @@ async fn take_as_it_lies(node: &Node, plan: &Plan, stop: &CancellationToken) -> 
     let (wrong, found, inode, born) =
         tokio::task::spawn_blocking(read).await.unwrap_or_else(|e| Err(Fault::local(format!("reading the package: {e}"))))?;
     let Some(wrong) = wrong else { return Ok(()) };
+    if !wrong.is_empty()
+        && let Some(why) = node.area.look(&node.store).await?
+    {
+        return Err(Fault::transient(why));
+    }
     for (file, fault) in &wrong {
         let place = plan.files.get(*file as usize).map(|f| in_place::place_of(&plan.task.store_path, single, &f.path));
         node.store.forget_library_file(place.as_deref().unwrap_or(Path::new(""))).await?;

@@ -90,9 +90,16 @@ impl Conductor {
                 }
                 return Ok(());
             }
-            Ok(Outcome::Stopped) => return store.set_leg(task, method, LegState::Waiting, "", 0, None).await,
+            Ok(Outcome::Stopped) => {
+                let why = self.away.as_deref().unwrap_or_default();
+                return store.set_leg(task, method, LegState::Waiting, why, 0, None).await;
+            }
             Err(fault) => fault,
         };
+        if self.wait_for_disk(&leg.plan, method, leg.purpose, Some(&fault)).await? {
+            tracing::warn!(task = name, %method, %fault, detail = fault.detail, "a leg waits for a disk");
+            return Ok(());
+        }
         // Not the method's fault: somebody removed what it was writing or serving.
         if leg.purpose != Purpose::Publish
             && let Some(assembly) = self.assemblies.get(&task)

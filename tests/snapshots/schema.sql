@@ -161,6 +161,10 @@ CREATE TRIGGER library_files_settle_claims AFTER INSERT ON library_files
 BEGIN
     UPDATE library_claims SET settled = 1 WHERE path = NEW.path;
 END;
+CREATE TABLE area (
+    id   INTEGER PRIMARY KEY CHECK (id = 1),
+    mark TEXT NOT NULL
+) STRICT;
 CREATE TABLE checkpoints (
     task_id      INTEGER NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
     method       TEXT NOT NULL CHECK (method IN ('bt', 'obs', 'cdn')),

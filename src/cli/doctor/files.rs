@@ -2,12 +2,14 @@
 
 use super::Finding;
 use crate::cli::amount::human;
+use crate::cli::newdisk::AREA_MARK;
 use crate::config::Config;
 use crate::error::FaultClass;
 use crate::model::task::NodeType;
 use crate::store::inspect::{Depth, inspect, newest_schema};
 use crate::store::shell;
 use crate::store::wal::{WAL_LIMIT, holders, wal_bytes, writer};
+use crate::views::area::{self, Look};
 use crate::views::places::{not_reachable, stores};
 use rustix::fs::{Access, access, statfs, statvfs};
 use std::os::unix::fs::MetadataExt as _;
@@ -198,6 +200,16 @@ async fn locked(db: &Path) -> Option<Finding> {
     }
     let text = format!("{first} is in a transaction that writes: the service cannot");
     Some(Finding::fail("database", text, "end that transaction, or the program; ask with bftv2 sql or sqlite3 -readonly"))
+}
+
+/// Is the transfer area the one that the database speaks of?
+pub(super) async fn disk(config: &Config) -> Option<Finding> {
+    let found = shell::query(&config.database, AREA_MARK, Duration::from_secs(5)).await.ok()?.rows;
+    let mark = found.first()?.first()?.clone()?;
+    Some(match area::look(&config.transfer_dir(), &mark) {
+        Look::There => Finding::ok("disk", format!("{} is the one that the database speaks of", config.transfer_dir().display())),
+        Look::Away(why) => Finding::fail("disk", why, "mount it; or, when another disk takes its place: bftv2 newdisk"),
+    })
 }
 
 /// Whoever asks should be the one who serves.

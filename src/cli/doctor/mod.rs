@@ -80,6 +80,7 @@ impl DoctorArgs {
             findings.extend(files::room(&config));
             let (database, network) = tokio::join!(files::database(&config, depth), network::checks(&config));
             findings.extend(database);
+            findings.extend(files::disk(&config).await);
             findings.extend(network);
         } else {
             findings.extend(machine::checks());

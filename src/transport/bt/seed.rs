@@ -9,6 +9,7 @@ use super::layout::Layout;
 use crate::error::{Fault, io_fault};
 use crate::model::span::Span;
 use crate::transport::FileMeta;
+use crate::transport::away::{read_fault, why_away};
 use anyhow::{Context as _, bail};
 use librqbit::storage::filesystem::FilesystemStorageFactory;
 use librqbit::storage::{BoxStorageFactory, StorageFactory, StorageFactoryExt as _, TorrentStorage};
@@ -82,7 +83,7 @@ impl Seeding {
             }
             let meta = files.get(span.file as usize).ok_or_else(|| Fault::permanent("the task has no such file"))?;
             let found = open_below(&root, meta).and_then(|f| f.metadata());
-            let found = found.map_err(|e| io_fault("cannot seed", &meta.path.under(&root), &e).file(&meta.path))?;
+            let found = found.map_err(|e| read_fault("cannot seed", &root, &meta.path.under(&root), &e).file(&meta.path))?;
             if !found.is_file() {
                 return Err(Fault::permanent(format!("cannot seed {}: it is not a file", meta.path)).file(&meta.path));
             }
@@ -130,6 +131,13 @@ impl Seeding {
         self.remember(Fault::permanent(format!("{} {how} since it was hashed: run gentask again", meta.path)).file(&meta.path))
     }
 
+    fn unread(&self, meta: &FileMeta, e: &std::io::Error) -> anyhow::Error {
+        if e.kind() == std::io::ErrorKind::NotFound && why_away(&self.root).is_none() {
+            return self.changed(meta, "was removed");
+        }
+        self.remember(read_fault("cannot seed", &self.root, &meta.path.under(&self.root), e).file(&meta.path))
+    }
+
     fn compare(&self, meta: &FileMeta, stamp: &Stamp, now: &Metadata) -> anyhow::Result<()> {
         if Stamp::of(now) == *stamp {
             return Ok(());
@@ -149,8 +157,7 @@ impl Seeding {
             let Some(meta) = self.files.get(*file as usize) else { continue };
             let found = match std::fs::symlink_metadata(meta.path.under(&self.root)) {
                 Ok(now) => self.compare(meta, stamp, &now),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(self.changed(meta, "was removed")),
-                Err(e) => Err(self.remember(io_fault("cannot seed", &meta.path.under(&self.root), &e).file(&meta.path))),
+                Err(e) => Err(self.unread(meta, &e)),
             };
             if found.is_err() {
                 return;
@@ -174,14 +181,8 @@ impl Seeding {
         if let Some(found) = open.by_file.get(&file) {
             return Ok(found.clone());
         }
-        let path = || meta.path.under(&self.root);
-        let fault = |e: &std::io::Error| io_fault("cannot seed", &path(), e).file(&meta.path);
-        let opened = match open_below(&self.root, meta) {
-            Ok(f) => f,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(self.changed(meta, "was removed")),
-            Err(e) => return Err(self.remember(fault(&e))),
-        };
-        let now = opened.metadata().map_err(|e| self.remember(fault(&e)))?;
+        let opened = open_below(&self.root, meta).map_err(|e| self.unread(meta, &e))?;
+        let now = opened.metadata().map_err(|e| self.unread(meta, &e))?;
         self.compare(meta, stamp, &now)?;
         let entry = Arc::new(Open { file: opened, checked: AtomicU64::new(self.millis()) });
         if open.oldest_first.len() >= MAX_OPEN
@@ -225,15 +226,14 @@ impl Seeding {
         let now = self.millis();
         if now.saturating_sub(open.checked.load(Ordering::Relaxed)) >= CHECK_MILLIS {
             open.checked.store(now, Ordering::Relaxed);
-            let found =
-                open.file.metadata().map_err(|e| self.remember(io_fault("cannot seed", &meta.path.under(&self.root), &e)))?;
+            let found = open.file.metadata().map_err(|e| self.unread(meta, &e))?;
             self.compare(meta, stamp, &found)?;
         }
         open.file.read_exact_at(buf, at.offset).map_err(|e| {
             if e.kind() == std::io::ErrorKind::UnexpectedEof {
                 self.changed(meta, "became shorter")
             } else {
-                self.remember(io_fault("cannot seed", &meta.path.under(&self.root), &e).file(&meta.path))
+                self.unread(meta, &e)
             }
         })
     }

@@ -1,7 +1,8 @@
 //! A package file as the source of an upload: opened once, read at offsets, never written to, watched for changes.
 
-use crate::error::{Fault, io_fault};
+use crate::error::Fault;
 use crate::model::ids::RelPath;
+use crate::transport::away::read_fault;
 use bytes::Bytes;
 use md5::{Digest as _, Md5};
 use std::fs::{File, Metadata};
@@ -36,9 +37,9 @@ pub(super) struct SourceFile {
 impl SourceFile {
     /// Opens the file below `root`; it must have the size that the task says.
     pub async fn open(root: &Path, name: &RelPath, size: u64) -> Result<Self, Fault> {
-        let (path, name) = (name.under(root), name.clone());
+        let (path, name, root) = (name.under(root), name.clone(), root.to_owned());
         blocking(move || {
-            let bad = |e: std::io::Error| io_fault("cannot read", &path, &e).file(&name);
+            let bad = |e: std::io::Error| read_fault("cannot read", &root, &path, &e).file(&name);
             let file = File::open(&path).map_err(bad)?;
             let meta = file.metadata().map_err(bad)?;
             if !meta.is_file() {
@@ -71,7 +72,7 @@ impl SourceFile {
         match self.file.read_exact_at(&mut block, range.start) {
             Ok(()) => Ok(block.into()),
             Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Err(changed(&self.name, "it became shorter")),
-            Err(e) => Err(io_fault("cannot read", &self.path, &e).file(&self.name)),
+            Err(e) => Err(read_fault("cannot read", &self.path, &self.path, &e).file(&self.name)),
         }
     }
 

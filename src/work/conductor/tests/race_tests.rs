@@ -6,6 +6,9 @@ use super::*;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_was_received_anew_meanwhile_starts_nothing() {
     let f = Fixture::start().await;
+    let package = f.dir.path().join("dcp/Film_FTR");
+    std::fs::create_dir_all(&package).unwrap();
+    std::fs::write(package.join("a.mxf"), "").unwrap(); // an empty one could be a disk that is away
     for method in Method::ALL {
         let row = f.receive(&[given("a.mxf", method)], false).await;
         let mut c = Conductor::new(Arc::clone(&f.node));

@@ -1,0 +1,136 @@
+//! Disks that are away for a while: not mounted yet, unplugged, a server that does not answer.
+//!
+//! While the transfer area is away ([`crate::views::area`]) nothing is decided and nothing runs, as whatever is found there
+//! says nothing about what was accepted; the rest of the node answers as always. When it is back, staging is opened anew and
+//! goes on from what is recorded. A sender's library may have a disk of its own: its seeds and uploads wait each for
+//! themselves ([`crate::transport::away`]).
+
+use super::conductor::Conductor;
+use super::legs::{self, Plan, Purpose};
+use super::repair;
+use crate::error::Fault;
+use crate::model::span::Method;
+use crate::model::task::LegState;
+use crate::store::events::Level;
+use crate::transport::away::why_away;
+use crate::views::places::make_stores;
+use std::time::Duration;
+
+/// Between two looks for a package whose disk is away.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+impl Conductor {
+    /// Looks for the transfer area. While it is away, all that runs is stopped; when it comes back, what belongs there is made.
+    pub(super) async fn disk_is_away(&mut self) -> Result<bool, Fault> {
+        match self.node.area.look(&self.node.store).await? {
+            None if self.away.is_none() && self.node.area.is_taken() => Ok(false),
+            None if !self.is_idle().await => Ok(true), // what was stopped may be at the old disk still
+            None => match self.use_the_disk().await {
+                Ok(()) => Ok(false),
+                Err(fault) => self.leave_the_disk(fault.message).await.map(|()| true),
+            },
+            Some(why) => self.leave_the_disk(why).await.map(|()| true),
+        }
+    }
+
+    /// A fresh look, for whoever is about to end something for good.
+    pub(super) async fn away_now(&self) -> Result<Option<String>, Fault> {
+        match self.node.area.look(&self.node.store).await? {
+            None => Ok(self.away.clone()),
+            away => Ok(away),
+        }
+    }
+
+    async fn leave_the_disk(&mut self, why: String) -> Result<(), Fault> {
+        if self.away.as_ref() != Some(&why) {
+            self.node.dirs.set_away(true);
+            self.node.event(Level::Warn, "disk", "", &why).await;
+            if let Some(before) = self.away.replace(why.clone()) {
+                self.node.store.release_legs(&before).await?;
+            }
+            self.node.store.hold_legs(&why).await?;
+        }
+        if self.is_idle().await {
+            self.node.area.let_go();
+        }
+        Ok(())
+    }
+
+    /// Stops what runs. Does nothing run any more, and is nothing open?
+    async fn is_idle(&mut self) -> bool {
+        self.running.values().for_each(|leg| leg.stop());
+        self.copying.values().for_each(tokio_util::sync::CancellationToken::cancel);
+        let busy = |id: &i64| self.copying.contains_key(id) || self.running.keys().any(|(task, _)| task == id);
+        let idle: Vec<i64> = self.assemblies.keys().copied().filter(|id| !busy(id)).collect();
+        for id in idle {
+            let Some(assembly) = self.assemblies.remove(&id) else { continue };
+            if let Err(fault) = assembly.close().await {
+                tracing::warn!(%fault, task = id, "what could not be recorded is fetched again");
+            }
+        }
+        self.running.is_empty() && self.copying.is_empty() && self.finishing.is_empty() && self.assemblies.is_empty()
+    }
+
+    async fn use_the_disk(&mut self) -> Result<(), Fault> {
+        let node = std::sync::Arc::clone(&self.node);
+        node.area.take()?;
+        let known = node.store.speaks_of_data().await?;
+        let (config, dirs) = (node.config.current(), node.dirs.clone());
+        let made = move || dirs.create(config.servertype.roles()).and_then(|()| make_stores(&config, known));
+        tokio::task::spawn_blocking(made).await.map_err(|e| Fault::local(format!("making directories: {e}")))??;
+        node.dirs.set_away(false);
+        if let Some(why) = self.away.take() {
+            node.store.release_legs(&why).await?;
+            let text = format!("{} is there again: all goes on", node.config.current().transfer_dir().display());
+            node.event(Level::Info, "disk", "", &text).await;
+        }
+        self.swept = None;
+        Ok(())
+    }
+
+    /// Why a publishing leg has to wait for the disk of its package. `failed`: it met something.
+    pub(super) async fn package_is_away(&self, plan: &Plan, method: Method, purpose: Purpose, failed: bool) -> Option<String> {
+        let config = self.node.config.current();
+        let reads = match method {
+            Method::Bt => true,
+            Method::Obs => legs::uploads(&config, &plan.file),
+            // Its origin may be this node, or have a disk of its own.
+            Method::Cdn => failed && legs::uploads(&config, &plan.file),
+        };
+        if purpose != Purpose::Publish || !reads {
+            return None;
+        }
+        let root = plan.package_root();
+        tokio::task::spawn_blocking(move || why_away(&root)).await.unwrap_or_default()
+    }
+
+    /// A leg that met a disk which is away waits, and its tries stay as they are. `false`: that is not what it met.
+    pub(super) async fn wait_for_disk(
+        &self,
+        plan: &Plan,
+        method: Method,
+        purpose: Purpose,
+        fault: Option<&Fault>,
+    ) -> Result<bool, Fault> {
+        let soon = self.node.clock.now_ms().saturating_add(i64::try_from(LOOK_AGAIN.as_millis()).unwrap_or(i64::MAX));
+        // Of the area: it begins when that is back.
+        let (why, at) = if let Some(why) = self.away_now().await? {
+            (why, None)
+        } else if let Some(why) = self.package_is_away(plan, method, purpose, fault.is_some()).await {
+            (why, Some(soon))
+        } else if let Some(fault) = fault.filter(|f| f.away) {
+            // Nothing to be seen of it from outside.
+            (fault.message.clone(), Some(repair::next_try(&self.node, fault)))
+        } else {
+            return Ok(false);
+        };
+        let (task, store) = (plan.task.id, &self.node.store);
+        let Some(row) = self.leg_row(task, method).await? else { return Ok(true) };
+        let why = if at.is_some() { format!("{method}: {why}") } else { why };
+        if row.error != why && self.away.is_none() && at.is_some() {
+            self.node.event(Level::Warn, "disk", plan.task.name.as_str(), &why).await;
+        }
+        store.set_leg(task, method, LegState::Waiting, &why, row.tries, at).await?;
+        Ok(true)
+    }
+}
