@@ -3,7 +3,7 @@
 //! The directory is looked at every two seconds rather than watched: that works on every file system, and a file must be
 //! quiet for a while anyway before it can be taken for complete.
 
-use super::Desk;
+use super::{Desk, Reply};
 use crate::model::endpoint::shown;
 use crate::model::ids::TaskName;
 use crate::model::task::{Role, TaskState};
@@ -63,7 +63,7 @@ impl Desk {
 
     async fn take_dropped(&self, file: &Found) -> bool {
         let path = file.path.display().to_string();
-        let mut reply = self.take_in(&path, false, "drop").await;
+        let mut reply = self.take_in(&path, false, "drop").await.unwrap_or_else(Reply::from);
         if !reply.ok && !file.path.exists() {
             return true; // it was the view of a task that moved on just now
         }

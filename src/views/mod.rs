@@ -8,11 +8,13 @@
 mod draft;
 mod mend;
 pub mod places;
+mod queue;
 
 pub use draft::Draft;
 pub use mend::Mending;
+pub use queue::{Found, found_in_queue};
 
-use crate::clock::{born_ns, mtime_ns};
+use crate::clock::born_ns;
 use crate::error::{Fault, io_fault};
 use crate::model::ids::TaskName;
 use crate::model::ratio::Ratio;
@@ -294,28 +296,4 @@ pub async fn stranger_in_store(store: &Store, path: &Path) -> Result<Option<Faul
         "{} is there already and was not received or generated here (no .finished beside it): move it away, then receive the task again",
         path.display()
     ))))
-}
-
-/// A task file that lies in the receiver's queue directory.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Found {
-    pub path: PathBuf,
-    pub size: u64,
-    pub mtime_ns: i64,
-}
-
-/// Task files in the receiver's queue directory, by time of change, then name. Blocking.
-pub fn found_in_queue(dirs: &TaskDirs) -> Vec<Found> {
-    let dir = dirs.receiver.join(TaskState::Queues.dir());
-    let Ok(entries) = std::fs::read_dir(&dir) else { return Vec::new() };
-    let mut found: Vec<Found> = entries
-        .flatten()
-        .filter(|e| e.file_name().to_str().is_some_and(|n| n.ends_with(".json") && !n.starts_with('.')))
-        .filter_map(|e| {
-            let meta = e.path().symlink_metadata().ok().filter(std::fs::Metadata::is_file)?;
-            Some(Found { path: e.path(), size: meta.len(), mtime_ns: mtime_ns(&meta) })
-        })
-        .collect();
-    found.sort_by(|a, b| (a.mtime_ns, &a.path).cmp(&(b.mtime_ns, &b.path)));
-    found
 }
