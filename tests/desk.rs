@@ -49,7 +49,8 @@ async fn what_sends_made_is_sent_when_the_obstacle_is_gone() {
     std::fs::rename(&tmp, &away).expect("rename");
     std::fs::write(&tmp, "in the way").expect("write");
     assert!(sends(&world, "film", json!({"btobscdn": "0:1:0", "taskfile": taskfile})).await.ok);
-    assert_eq!(wish(&world).await, [["finished", "wanted"]]);
+    let made = async || (wish(&world).await == [["finished", "wanted"]]).then_some(());
+    until("it is made", PATIENCE, made).await;
     std::fs::write(&taskfile, "{").expect("write");
     let refused = async || (wish(&world).await == [["failed", "refused"]]).then_some(());
     until("it is refused", PATIENCE, refused).await;
@@ -179,4 +180,139 @@ async fn one_place_in_the_store_is_received_into_once() {
     assert_eq!(world.receiver.number("select count(*) from v_tasks").await, 1);
     world.receiver.downloaded(if one.ok { names[0] } else { names[1] }).await;
     assert_eq!(world::tree(&world.receiver.store().join("film")), world::tree(&package.dir));
+}
+
+/// Puts a task file into the receiver's queue as a client does: written elsewhere, then moved. Returns where it lies.
+fn drop_as(node: &Node, taskfile: &Path, name: &str, more: &Value) -> PathBuf {
+    let made = carry_as(node, taskfile, name, more);
+    let to = node.data().join("receiver/queues").join(name);
+    std::fs::rename(made, &to).expect("rename");
+    to
+}
+
+fn error_beside(drop: &Path) -> PathBuf {
+    let mut name = drop.as_os_str().to_owned();
+    name.push(".err");
+    name.into()
+}
+
+async fn refused(drop: &Path, why: &str) {
+    let says = async || std::fs::read_to_string(error_beside(drop)).is_ok_and(|text| text.contains(why)).then_some(());
+    until("the drop is refused", PATIENCE, says).await;
+}
+
+/// A newer task file that comes while the first one of its name is taken in, or waits, does not vanish.
+#[tokio::test]
+async fn a_newer_drop_does_not_vanish() {
+    let mut world = World::new();
+    world.receiver.set_all(&json!({"downloadingnum": 1, "cdnrate": "200K", "btrate": "200K"}));
+    world.package("film", 5, 1);
+    world.package("long", 24, 1);
+    world.start().await;
+    let (film, long) = (world.publish("film", "1:0:0").await, world.publish("long", "0:0:1").await);
+    let slow = Slow::new(&world.sender.store().join("film.torrent"));
+    let first = json!({"bt": {"url": format!("http://{}/film.torrent", slow.at)}, "requesters": [{"id": "first"}]});
+    // Holds the place.
+    assert!(world.recv(&world.receiver, &long).await.ok);
+    drop_as(&world.receiver, &film, &task_name("film"), &first);
+    slow.is_asked(1).await;
+    let second = json!({"policy": "priortime", "bt": {"priortime": "00:00-23:59"}, "requesters": [{"id": "second"}]});
+    let queued = drop_as(&world.receiver, &film, &task_name("film"), &second);
+    slow.open();
+    let policy = "select policy from v_tasks where task like '%film%'";
+    let taken = async || (world.receiver.sql(policy).await == [["priortime"]]).then_some(());
+    until("the second is taken in", PATIENCE, taken).await;
+    assert_eq!(world.receiver.number("select count(*) from v_events where kind = 'drop'").await, 0);
+
+    // And one that comes while that waits is told so, and stays.
+    let third = json!({"requesters": [{"id": "third"}]});
+    drop_as(&world.receiver, &film, &task_name("film"), &third);
+    refused(&queued, "same taskfile in queues:").await;
+    world.receiver.call("cancel", json!({"taskfile": task_name("long")})).await;
+    world.receiver.downloaded(&task_name("film")).await;
+    assert_eq!(read_json(&queued)["requesters"][0]["id"], "third");
+    assert!(error_beside(&queued).exists());
+    assert_eq!(world.receiver.sql(policy).await, [["priortime"]]);
+}
+
+/// A drop that has to wait is tried again; one that was refused stays refused, also over a restart.
+#[tokio::test]
+async fn refused_drops_are_tried_again_when_that_can_help() {
+    let mut world = World::new();
+    world.receiver.set("cdnrate", "500K");
+    world.package("film", 8, 1);
+    world.start().await;
+    let film = world.publish("film", "0:0:1").await;
+    assert!(world.recv(&world.receiver, &film).await.ok);
+    let waits = drop_as(&world.receiver, &film, "other.task.json", &json!({}));
+    let never = drop_as(&world.receiver, &film, &task_name("film"), &json!({"requesters": [{"id": "second"}]}));
+    refused(&waits, "is being received into").await;
+    refused(&waits, "It is tried again").await;
+    refused(&never, "same taskfile in downloading:").await;
+    world.receiver.kill();
+    world.receiver.start().await;
+    world.receiver.downloaded(&task_name("film")).await;
+    let other = "select count(*) from v_tasks where task = 'other.task.json'";
+    until("the other is taken in", PATIENCE, async || (world.receiver.number(other).await == 1).then_some(())).await;
+    world.receiver.downloaded("other.task.json").await;
+    assert!(!waits.exists() && !error_beside(&waits).exists());
+    // After a start that finds nobody at work too.
+    world.receiver.terminate().await;
+    world.receiver.start().await;
+    let last = drop_as(&world.receiver, &film, "last.task.json", &json!({"name": ".."}));
+    refused(&last, "error").await;
+    assert!(never.exists() && error_beside(&never).exists());
+    let accepted = format!("select count(*) from v_events where task = '{}' and text like 'accepted%'", task_name("film"));
+    assert_eq!(world.receiver.number(&accepted).await, 1);
+    let told = "select count(*) from v_events where kind = 'drop' and task = 'other.task.json'";
+    assert_eq!(world.receiver.number(told).await, 1, "once, however often it was tried");
+    // Changed by somebody: it is tried.
+    let mut document = read_json(&never);
+    document["requesters"] = json!([]);
+    std::fs::write(&never, document.to_string()).expect("write");
+    until("it is taken in", PATIENCE, async || (world.receiver.number(&accepted).await == 2).then_some(())).await;
+}
+
+/// What can be no task file is told, once.
+#[tokio::test]
+async fn odd_drops_are_told_once() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let mut world = World::new();
+    world.receiver.start().await;
+    let queues = world.receiver.data().join("receiver/queues");
+    let long = "n".repeat(240) + ".json";
+    let plain = ["a\tb.task.json", long.as_str(), "UPPER.TASK.JSON"].map(|n| queues.join(n));
+    let foreign = queues.join(std::ffi::OsStr::from_bytes(b"\xff\xfe.task.json"));
+    for path in plain.iter().chain([&foreign]) {
+        std::fs::write(path, "{}").expect("write");
+    }
+    let [link, dir, fifo] = ["link.task.json", "dir.task.json", "fifo.task.json"].map(|n| queues.join(n));
+    std::os::unix::fs::symlink("/dev/zero", &link).expect("link");
+    std::fs::create_dir(&dir).expect("directory");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status().expect("mkfifo");
+    assert!(made.success());
+    // Of no concern to us.
+    std::fs::write(queues.join(".hidden.json"), "{}").expect("write");
+    std::fs::write(queues.join("notes.txt"), "").expect("write");
+    let told = "select count(*) from v_events where kind = 'drop'";
+    until("all are told", PATIENCE, async || (world.receiver.number(told).await == 7).then_some(())).await;
+    for (path, why) in [
+        (&plain[0], "control character"),
+        (&plain[1], "longer than 220"),
+        (&plain[2], "small letters"),
+        (&foreign, "not UTF-8"),
+        (&link, "not a plain file"),
+        (&dir, "not a plain file"),
+        (&fifo, "not a plain file"),
+    ] {
+        refused(path, why).await;
+    }
+    std::fs::write(dir.join("more"), "").expect("write");
+    world.receiver.terminate().await;
+    world.receiver.start().await;
+    let last = queues.join("last.task.json");
+    std::fs::write(&last, "{").expect("write");
+    refused(&last, "invalid json").await;
+    assert_eq!(world.receiver.number(told).await, 8 + 1, "the directory was changed");
+    assert!(!error_beside(&queues.join("notes.txt")).exists());
 }

@@ -26,7 +26,7 @@ use crate::store::Store;
 use crate::store::events::Level;
 use crate::store::legs::LegRow;
 use crate::store::tasks::TaskRow;
-use crate::views::{self, Found, TaskDirs};
+use crate::views::{self, Found, TASK_FILE_LIMIT, TaskDirs};
 use std::collections::HashMap;
 use std::io::Read as _;
 use std::path::Path;
@@ -257,9 +257,6 @@ fn open_error(path: &str, e: &std::io::Error) -> String {
     };
     format!("open {path}: {why}")
 }
-
-/// Task files are a few kilobytes; ten thousand files make two megabytes.
-const TASK_FILE_LIMIT: u64 = 64 << 20;
 
 /// Reads a task file that a client names. Also returns how it looked.
 async fn read_task_file(path: &str) -> std::io::Result<(Vec<u8>, Found)> {

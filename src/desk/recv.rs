@@ -19,6 +19,9 @@ use crate::views::{self, Found, stranger_in_store};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+/// Who takes in what was dropped into the queue directory, in events.
+pub(super) const DROP: &str = "drop";
+
 impl Desk {
     /// `reactive`: the raw text, `None` when absent (default false).
     pub async fn recv(&self, taskfile: &str, reactive: Option<&str>) -> Reply {
@@ -54,6 +57,10 @@ impl Desk {
         let (old, again) = self.admit_recv(&name, reactive, cacher).await?;
         if !cacher {
             self.store_is_free(&name, &plan.store_path).await?;
+        }
+        // Who dropped another one in its place meanwhile means that one.
+        if actor == DROP && !original.lies_at(&original.path) {
+            return Err(Refusal::for_now(format!("error, {taskfile} was replaced while it was being taken in.")));
         }
         let everything_local = plan.legs.is_empty();
         let total = plan.bytes_total;

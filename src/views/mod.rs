@@ -12,7 +12,7 @@ mod queue;
 
 pub use draft::Draft;
 pub use mend::Mending;
-pub use queue::{Found, found_in_queue};
+pub use queue::{Found, Queued, found_in_queue, queued};
 
 use crate::clock::born_ns;
 use crate::error::{Fault, io_fault};
@@ -35,6 +35,9 @@ pub struct TaskDirs {
     /// Held while a row is read and shown: requests and the conductor export, and an older row must not come last.
     one: Arc<tokio::sync::Mutex<()>>,
 }
+
+/// Task files are a few kilobytes; ten thousand files make two megabytes.
+pub const TASK_FILE_LIMIT: u64 = 64 << 20;
 
 const SENDER: [&str; 5] = ["queues", "uploading", "uploaded", "failed", "history"];
 const RECEIVER: [&str; 4] = ["queues", "downloading", "downloaded", "history"];
@@ -81,18 +84,23 @@ impl TaskDirs {
         Ok(())
     }
 
-    /// Makes the directories show the row. Blocking; may be repeated.
+    /// Makes the directories show the row. What somebody put into the receiver's queue under its name meanwhile is an intake:
+    /// it is neither replaced nor removed. Blocking; may be repeated.
     pub fn export(&self, task: &TaskRow, document: &str) -> Result<(), Fault> {
         let here = self.path(task.role, task.state, &task.name);
-        write_file(&here, document.as_bytes())?;
+        let queue = self.path(Role::Recv, TaskState::Queues, &task.name);
+        let intake = task.role == Role::Recv && matches!(queued(&queue, document), Queued::Another | Queued::Broken);
+        if !(intake && here == queue) {
+            write_file(&here, document.as_bytes())?;
+        }
         let states: &[&str] = if task.role == Role::Send { &SENDER } else { &RECEIVER };
         for dir in states {
             let other = self.root(task.role).join(dir).join(task.name.as_str());
-            if other != here {
+            if other != here && !(intake && other == queue) {
                 remove_for_good(&other)?;
             }
         }
-        if task.role == Role::Recv {
+        if task.role == Role::Recv && !intake {
             remove_for_good(&self.drop_error(&task.name))?; // what was refused there is not there any more
         }
         self.export_error(task)
@@ -137,7 +145,9 @@ impl TaskDirs {
         for ending in ["err", "bterr", "errhistory"] {
             remove_for_good(&dir.join(format!("{name}.{ending}")))?;
         }
-        if role == Role::Recv { remove_for_good(&self.drop_error(name)) } else { Ok(()) }
+        // What lies there still belongs to the file beside it.
+        let dropped = self.path(Role::Recv, TaskState::Queues, name).symlink_metadata().is_ok();
+        if role == Role::Recv && !dropped { remove_for_good(&self.drop_error(name)) } else { Ok(()) }
     }
 }
 
