@@ -369,6 +369,22 @@ async fn a_cancelled_generation_stays_cancelled() {
     assert_eq!((row.state, row.bytes_done, row.error.as_str()), (GenerationState::Failed, 5, "no"));
 }
 
+/// What a job of `sends` made is accepted and noted as sent in one step, or neither.
+#[tokio::test]
+async fn what_was_generated_is_sent_once() {
+    let (_dir, store) = open().await;
+    let id = store.queue_generation("/dcp/A", "/tmp/a.task.json", "{}", true, 1).await.unwrap().unwrap();
+    store.set_generation(id, GenerationState::Finished, "", 2).await.unwrap();
+    assert_eq!(store.generations_to_send().await.unwrap().len(), 1);
+    store.accept_generated(&film(), id, 3).await.unwrap();
+    assert!(store.generations_to_send().await.unwrap().is_empty());
+    assert_eq!(store.generation_sending(id).await.unwrap(), Some(("sent".into(), String::new())));
+    assert!(store.accept_generated(&film(), id, 4).await.is_err());
+    assert_eq!(number(&store, "SELECT created_at FROM tasks").await, 3, "the first one stays");
+    store.set_generation_refused(id, "late").await.unwrap();
+    assert_eq!(store.generation_sending(id).await.unwrap(), Some(("sent".into(), String::new())));
+}
+
 fn package(dir: &str, names: &[&str]) -> (PackageRow, Vec<LibraryFile>) {
     let file = |(n, name): (usize, &&str)| LibraryFile {
         path: PathBuf::from(dir).join(name),

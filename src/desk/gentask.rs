@@ -171,7 +171,7 @@ impl Desk {
         if !Path::new(taskfile).exists() {
             return reply(true, "unfinished", "no make seed process and not found task.json.".into());
         }
-        match super::read_task_file(taskfile).await.map(|bytes| TaskFile::parse(&bytes)) {
+        match super::read_task_file(taskfile).await.map(|(bytes, _)| TaskFile::parse(&bytes)) {
             Ok(Ok(task)) if self.torrent_path(&task).is_some_and(|t| !t.exists()) => {
                 reply(true, "unfinished", not_all_there(&found, taskfile))
             }

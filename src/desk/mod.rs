@@ -18,7 +18,7 @@ mod upload_progress;
 
 use crate::clock::Clock;
 use crate::config::ConfigHandle;
-use crate::error::Fault;
+use crate::error::{Fault, FaultClass};
 use crate::library::Library;
 use crate::model::ids::TaskName;
 use crate::model::task::{NodeType, Role};
@@ -26,9 +26,12 @@ use crate::store::Store;
 use crate::store::events::Level;
 use crate::store::legs::LegRow;
 use crate::store::tasks::TaskRow;
-use crate::views::{self, TaskDirs};
+use crate::views::{self, Found, TASK_FILE_LIMIT, TaskDirs};
+use std::collections::HashMap;
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::Notify;
 
 /// A reply that carries a verdict and a text (`send`, `recv`, `gentask`, `cancel`).
@@ -44,6 +47,42 @@ impl Reply {
     }
     pub fn err(desc: impl Into<String>) -> Self {
         Self { ok: false, desc: desc.into() }
+    }
+}
+
+/// Why a request is not carried out.
+struct Refusal {
+    /// For the client.
+    desc: String,
+    /// Nothing speaks against the request, but this machine or the moment does: the same one may be accepted later.
+    passes: bool,
+}
+
+impl Refusal {
+    fn for_good(desc: impl Into<String>) -> Self {
+        Self { desc: desc.into(), passes: false }
+    }
+    fn for_now(desc: impl Into<String>) -> Self {
+        Self { desc: desc.into(), passes: true }
+    }
+    /// A file that cannot be read. One that is not there, or is none, is what the client said.
+    fn unread(desc: impl Into<String>, e: &std::io::Error) -> Self {
+        use libc::{EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR};
+        let clients = [EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR];
+        Self { desc: desc.into(), passes: e.raw_os_error().is_some_and(|n| !clients.contains(&n)) }
+    }
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        let passes = matches!(fault.class, FaultClass::Transient | FaultClass::Local);
+        Self { desc: failed(&fault).desc, passes }
+    }
+}
+
+impl From<Refusal> for Reply {
+    fn from(refusal: Refusal) -> Self {
+        Self::err(refusal.desc)
     }
 }
 
@@ -133,8 +172,8 @@ pub struct Desk {
     pub http: reqwest::Client,
     /// One `send` or `recv` at a time: two of the same task must not both be accepted.
     pub admission: tokio::sync::Mutex<()>,
-    /// One round of sending what `sends` generated at a time.
-    pub sending: tokio::sync::Mutex<()>,
+    /// One round of sending what `sends` generated at a time. By job: when one that could not be sent is tried again.
+    pub sending: tokio::sync::Mutex<HashMap<i64, Instant>>,
     /// The hash table, where there is a library.
     pub library: Option<Arc<Library>>,
 }
@@ -219,11 +258,8 @@ fn open_error(path: &str, e: &std::io::Error) -> String {
     format!("open {path}: {why}")
 }
 
-/// Task files are a few kilobytes; ten thousand files make two megabytes.
-const TASK_FILE_LIMIT: u64 = 64 << 20;
-
-/// Reads a task file that a client names.
-async fn read_task_file(path: &str) -> std::io::Result<Vec<u8>> {
+/// Reads a task file that a client names. Also returns how it looked.
+async fn read_task_file(path: &str) -> std::io::Result<(Vec<u8>, Found)> {
     let path = Path::new(path).to_owned();
     if path.as_os_str().is_empty() {
         return Err(std::io::ErrorKind::NotFound.into());
@@ -236,7 +272,11 @@ async fn read_task_file(path: &str) -> std::io::Result<Vec<u8>> {
         if !meta.is_file() || meta.len() > TASK_FILE_LIMIT {
             return Err(std::io::Error::other("not a task file (larger than 64 MiB, or not a plain file)"));
         }
-        std::fs::read(&path)
+        let mut file = std::fs::File::open(&path)?;
+        let found = Found::new(path, &file.metadata()?);
+        let mut bytes = Vec::new();
+        file.by_ref().take(TASK_FILE_LIMIT).read_to_end(&mut bytes)?;
+        Ok((bytes, found))
     })
     .await
     .unwrap_or_else(|e| Err(std::io::Error::other(e)))

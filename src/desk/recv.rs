@@ -2,7 +2,7 @@
 
 use super::send::{legs_of, new_files, parse_error, schedules_of};
 use super::torrents::{TorrentKind, mismatch, torrent_kind};
-use super::{Desk, Reply, failed, open_error, read_task_file};
+use super::{Desk, Refusal, Reply, open_error, read_task_file};
 use crate::error::Fault;
 use crate::model::endpoint::shown;
 use crate::model::ids::TaskName;
@@ -15,9 +15,12 @@ use crate::package::scan::is_unchanged;
 use crate::store::events::Level;
 use crate::store::library::LibraryFile;
 use crate::store::tasks::{NewSpan, NewTask, TaskRow};
-use crate::views::{self, stranger_in_store};
+use crate::views::{self, Found, stranger_in_store};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+
+/// Who takes in what was dropped into the queue directory, in events.
+pub(super) const DROP: &str = "drop";
 
 impl Desk {
     /// `reactive`: the raw text, `None` when absent (default false).
@@ -27,88 +30,75 @@ impl Desk {
             "true" => true,
             _ => return Reply::err("reactive parameter input error "),
         };
-        self.take_in(taskfile, reactive, "api").await
+        self.take_in(taskfile, reactive, "api").await.unwrap_or_else(Reply::from)
     }
 
     /// The common part of `recv` and a file dropped into the queue directory.
-    pub(super) async fn take_in(&self, taskfile: &str, reactive: bool, actor: &str) -> Reply {
-        let bytes = match read_task_file(taskfile).await {
-            Ok(bytes) => bytes,
-            Err(e) => return Reply::err(format!("open json file error:{}", open_error(taskfile, &e))),
-        };
-        let task = match tokio::task::spawn_blocking(move || TaskFile::parse(&bytes)).await {
-            Ok(Ok(task)) => task,
-            Ok(Err(e)) => return Reply::err(parse_error(&e, taskfile)),
-            Err(e) => return Reply::err(format!("error, reading {taskfile} failed: {e}")),
-        };
-        let name = match TaskName::from_path(taskfile) {
-            Ok(name) => name,
-            Err(e) => return Reply::err(format!("error, {e}")),
-        };
+    pub(super) async fn take_in(&self, taskfile: &str, reactive: bool, actor: &str) -> Result<Reply, Refusal> {
+        let read = read_task_file(taskfile).await;
+        let (bytes, original) =
+            read.map_err(|e| Refusal::unread(format!("open json file error:{}", open_error(taskfile, &e)), &e))?;
+        let task = tokio::task::spawn_blocking(move || TaskFile::parse(&bytes))
+            .await
+            .map_err(|e| Refusal::for_good(format!("error, reading {taskfile} failed: {e}")))?
+            .map_err(|e| Refusal::for_good(parse_error(&e, taskfile)))?;
+        let name = TaskName::from_path(taskfile).map_err(|e| Refusal::for_good(format!("error, {e}")))?;
         let cacher = self.config.current().servertype == NodeType::Cacher;
         // Twice: before the torrent is fetched, which takes its time, and again when nobody else can come between.
-        let old = match self.admit_recv(&name, reactive, cacher).await {
-            Ok((old, _)) => old,
-            Err(refused) => return refused,
-        };
+        let (old, _) = self.admit_recv(&name, reactive, cacher).await?;
         if cacher && let Some(row) = old.as_ref().filter(|r| r.state == TaskState::Downloading) {
-            match self.prolong(row, &task, taskfile).await {
-                Ok(Some(reply)) => return reply,
-                Ok(None) => {} // it is another package by now, or its time has just ended: received like a new one
-                Err(fault) => return failed(&fault),
+            match self.prolong(row, &task, &original).await? {
+                Some(reply) => return Ok(reply),
+                None => {} // it is another package by now, or its time has just ended: received like a new one
             }
         }
-        let plan = match self.plan_recv(&name, task, taskfile, cacher).await {
-            Ok(plan) => plan,
-            Err(text) => return Reply::err(text),
-        };
+        let plan = self.plan_recv(&name, task, taskfile, cacher).await?;
         let _one = self.admission.lock().await;
-        let (old, again) = match self.admit_recv(&name, reactive, cacher).await {
-            Ok(admitted) => admitted,
-            Err(refused) => return refused,
-        };
+        let (old, again) = self.admit_recv(&name, reactive, cacher).await?;
+        if !cacher {
+            self.store_is_free(&name, &plan.store_path).await?;
+        }
+        // Who dropped another one in its place meanwhile means that one.
+        if actor == DROP && !original.lies_at(&original.path) {
+            return Err(Refusal::for_now(format!("error, {taskfile} was replaced while it was being taken in.")));
+        }
         let everything_local = plan.legs.is_empty();
         let total = plan.bytes_total;
         let (local, to_fetch) = (plan.bytes_local, plan.legs.iter().map(|(_, n)| n).sum::<u64>());
-        let taken = match self.move_to_tmp(taskfile, &name).await {
-            Ok(path) => path,
-            Err(refused) => return refused,
-        };
-        let accepted = match self.accept_recv(plan, old).await {
-            Ok(row) => row,
-            Err(fault) => return failed(&fault),
-        };
+        let taken = self.move_to_tmp(original, &name).await?;
+        let accepted = self.accept_recv(plan, old).await?;
         self.export(&accepted).await;
         self.remove_original(&taken, &accepted);
         let text = format!("accepted ({actor}): {total} bytes, {local} in the library, {to_fetch} to fetch");
         self.event(Level::Info, "recv", name.as_str(), &text).await;
         self.nudge.notify_one();
-        Reply::ok(match (again, everything_local) {
+        Ok(Reply::ok(match (again, everything_local) {
             (false, false) => "succeed!",
             (true, false) => "same name task downloaded, to download again.",
             (false, true) => "all localsamefiles existed copy and finished, succeed!",
             (true, true) => "same name task downloaded, all localsamefiles existed copy and finished, succeed!",
-        })
+        }))
     }
 
     /// What an older task of the same name means. `Ok(true)`: it was downloaded before and is downloaded again.
-    async fn admit_recv(&self, name: &TaskName, reactive: bool, cacher: bool) -> Result<(Option<TaskRow>, bool), Reply> {
-        let old = self.store.task_to_replace(Role::Recv, name).await.map_err(|f| failed(&f))?;
+    async fn admit_recv(&self, name: &TaskName, reactive: bool, cacher: bool) -> Result<(Option<TaskRow>, bool), Refusal> {
+        let old = self.store.task_to_replace(Role::Recv, name).await?;
         let Some(row) = old else { return Ok((None, false)) };
         let place = self.dirs.path(Role::Recv, row.state, name);
+        let runs = |state: &str| Err(Refusal::for_good(format!("same taskfile in {state}:{}", place.display())));
         let again = match row.state {
-            TaskState::Queues => Err(Reply::err(format!("same taskfile in queues:{}", place.display()))),
-            TaskState::Downloading if !reactive => Err(Reply::err(format!("same taskfile in downloading:{}", place.display()))),
-            TaskState::Downloaded => Ok(!cacher),
-            TaskState::History => Ok(!cacher && row.reason.is_empty()),
-            _ => Ok(false),
-        }?;
+            TaskState::Queues => return runs("queues"),
+            TaskState::Downloading if !reactive => return runs("downloading"),
+            TaskState::Downloaded => !cacher,
+            TaskState::History => !cacher && row.reason.is_empty(),
+            _ => false,
+        };
         Ok((Some(row), again))
     }
 
     /// A cacher's running task: `reactive` prolongs the seed time. `None`: the task file speaks of other bytes than the task
     /// that runs, or nothing runs any more.
-    async fn prolong(&self, row: &TaskRow, task: &TaskFile, taskfile: &str) -> Result<Option<Reply>, Fault> {
+    async fn prolong(&self, row: &TaskRow, task: &TaskFile, original: &Found) -> Result<Option<Reply>, Fault> {
         let runs = self.store.task_document(row.id).await?;
         let same = TaskFile::parse(runs.as_bytes())
             .is_ok_and(|old| old.files == task.files && old.spans_by_method() == task.spans_by_method());
@@ -117,7 +107,7 @@ impl Desk {
             return Ok(None);
         }
         self.nudge.notify_one();
-        self.remove_original(Path::new(taskfile), row);
+        self.remove_original(original, row);
         self.event(Level::Info, "recv", row.name.as_str(), "seed time prolonged").await;
         Ok(Some(Reply::ok(format!("reactive cacher bt seeding with taskfile:{}", row.name))))
     }
@@ -138,61 +128,68 @@ impl Desk {
         self.store.task(id).await?.ok_or_else(|| Fault::local("the task vanished"))
     }
 
-    /// The task file is moved, not copied: what was accepted lies in the state's directory.
-    fn remove_original(&self, taskfile: &Path, row: &TaskRow) {
-        if !self.dirs.is_view(taskfile) && taskfile != self.dirs.path(Role::Recv, row.state, &row.name) {
-            let _ = std::fs::remove_file(taskfile);
+    /// Nobody else is receiving a package into this place.
+    async fn store_is_free(&self, name: &TaskName, store_path: &Path) -> Result<(), Refusal> {
+        match self.store.other_task_for_store_path(Role::Recv, store_path, name).await? {
+            None => Ok(()),
+            Some(other) => Err(Refusal::for_now(format!(
+                "error, {other} is being received into {} now: wait until it is done, or cancel it.",
+                store_path.display()
+            ))),
+        }
+    }
+
+    /// The task file is moved, not copied: what was accepted lies in the state's directory. One that has come in its place
+    /// since it was read stays.
+    fn remove_original(&self, original: &Found, row: &TaskRow) {
+        let path = &original.path;
+        if !self.dirs.is_view(path) && *path != self.dirs.path(Role::Recv, row.state, &row.name) && original.lies_at(path) {
+            let _ = std::fs::remove_file(path);
         }
     }
 
     /// Moves a task file that lies elsewhere into `receiver/tmp` (protocol section 3.2). Late, so that a task that is
     /// refused leaves its file where the client put it. Returns where it is now. One of that name that waits there is
     /// another client's: it stays.
-    async fn move_to_tmp(&self, taskfile: &str, name: &TaskName) -> Result<PathBuf, Reply> {
-        let (from, tmp) = (PathBuf::from(taskfile), self.dirs.tmp(Role::Recv));
+    async fn move_to_tmp(&self, original: Found, name: &TaskName) -> Result<Found, Refusal> {
+        let (from, tmp) = (&original.path, self.dirs.tmp(Role::Recv));
         let queues = self.dirs.path(Role::Recv, TaskState::Queues, name);
         let to = tmp.join(name.as_str());
         let there = from.parent() == Some(&tmp) || from.parent() == queues.parent();
-        if there || self.dirs.is_view(&from) || to.symlink_metadata().is_ok() {
-            return Ok(from);
+        if there || self.dirs.is_view(from) || to.symlink_metadata().is_ok() || !original.lies_at(from) {
+            return Ok(original);
         }
-        match views::move_file(&from, &to) {
-            Ok(()) => Ok(to),
+        match views::move_file(from, &to) {
+            Ok(()) => Ok(Found::at(&to).unwrap_or(original)),
             Err(fault) => {
                 self.event(Level::Error, "recv", name.as_str(), &fault.message).await;
-                Err(Reply::err(format!("move json file to {} erro", tmp.display())))
+                Err(Refusal::for_now(format!("move json file to {} erro", tmp.display())))
             }
         }
     }
 
     /// Checks, dedupe, second allocation, torrent: everything that the reply has to know.
-    async fn plan_recv(&self, name: &TaskName, mut task: TaskFile, path: &str, cacher: bool) -> Result<NewTask, String> {
+    async fn plan_recv(&self, name: &TaskName, mut task: TaskFile, path: &str, cacher: bool) -> Result<NewTask, Refusal> {
         let config = self.config.current();
         let planned = task.spans_by_method();
         let store_path = config.dcps_dir(&task.basesubdir).join(task.name.as_str());
-        if let Some(other) = self.store.live_task_for_store_path(Role::Recv, &store_path).await.map_err(|f| failed(&f).desc)?
-            && other != name.as_str()
-            && !cacher
-        {
-            return Err(format!(
-                "error, {other} is being received into {} now: wait until it is done, or cancel it.",
-                store_path.display()
-            ));
+        if !cacher {
+            self.store_is_free(name, &store_path).await?;
         }
         let local = if cacher { vec![None; task.files.len()] } else { self.find_local(&task, &store_path).await? };
         let in_place = !cacher && self.lies_in_place(&task, &store_path, &local).await?;
         if !cacher
             && !in_place
-            && let Some(stranger) = stranger_in_store(&self.store, &store_path).await.map_err(|f| failed(&f).desc)?
+            && let Some(stranger) = stranger_in_store(&self.store, &store_path).await?
         {
-            return Err(format!("error, {}", stranger.message));
+            return Err(Refusal::for_good(format!("error, {}", stranger.message)));
         }
         if !cacher && !in_place {
             // The last step is a rename: that it cannot work is better known before a byte is fetched.
             let (config, store) = (config.clone(), store_path.parent().unwrap_or(Path::new("/")).to_owned());
             let look = tokio::task::spawn_blocking(move || views::places::not_reachable(&config, &store)).await;
-            if let Some(why) = look.map_err(|e| format!("error, looking at the store failed: {e}"))? {
-                return Err(format!("error, {why}."));
+            if let Some(why) = look.map_err(|e| Refusal::for_good(format!("error, looking at the store failed: {e}")))? {
+                return Err(Refusal::for_now(format!("error, {why}.")));
             }
         }
         let torrent = self.torrent_for(&task, &planned, cacher).await?;
@@ -207,10 +204,10 @@ impl Desk {
         let to_fetch: u64 = kept.iter().map(|(s, _)| s.len).sum();
         let bytes_local: u64 = task.files.iter().zip(&local).filter(|(_, l)| l.is_some()).map(|(f, _)| f.size).sum();
         if cacher && to_fetch == 0 {
-            return Err("total files size equal 0".into());
+            return Err(Refusal::for_good("total files size equal 0"));
         }
         if !cacher && to_fetch.checked_add(bytes_local) != Some(task.size) {
-            return Err(format!("totalsize != all lists2 sum + localsamesize : {path}"));
+            return Err(Refusal::for_good(format!("totalsize != all lists2 sum + localsamesize : {path}")));
         }
         task.receivetime = self.task_time();
         task.finishedtime.clear();
@@ -245,39 +242,41 @@ impl Desk {
         Ok(new)
     }
 
-    async fn torrent_for(&self, task: &TaskFile, planned: &[(Span, Method)], cacher: bool) -> Result<Option<Vec<u8>>, String> {
+    async fn torrent_for(&self, task: &TaskFile, planned: &[(Span, Method)], cacher: bool) -> Result<Option<Vec<u8>>, Refusal> {
         if !planned.iter().any(|(_, m)| *m == Method::Bt) {
-            return if cacher { Err("total files size equal 0".into()) } else { Ok(None) };
+            return if cacher { Err(Refusal::for_good("total files size equal 0")) } else { Ok(None) };
         }
         let (url, what) = match torrent_kind(task) {
             Some(TorrentKind::Part) => (task.bt.tmpurl.as_deref(), "tmptorrent"),
             _ => (task.bt.url.as_deref(), "torrent"),
         };
         let Some(url) = url else {
-            return Err(match what {
+            return Err(Refusal::for_good(match what {
                 "tmptorrent" => "need tmptorrent and found bt.tmpurl is empty.".into(),
                 _ => format!("could not download {what} from "),
-            });
+            }));
         };
         let bytes = self.fetch_torrent(url).await.map_err(|fault| {
             tracing::warn!(%fault, detail = fault.detail, url = shown(url), "cannot fetch a torrent");
-            format!("could not download {what} from {url}")
+            Refusal::for_now(format!("could not download {what} from {url}"))
         })?;
         if let Some(difference) = mismatch(task, &bytes) {
             tracing::warn!(url = shown(url), difference, "the torrent does not match the task");
-            return Err(format!("taskfile btlist is not equal torrent content, check taskfile or tmp torrent: {url}"));
+            // Perhaps a stale one out of a cache.
+            let text = format!("taskfile btlist is not equal torrent content, check taskfile or tmp torrent: {url}");
+            return Err(Refusal::for_now(text));
         }
         Ok(Some(bytes))
     }
 
     /// For each file, a library file with the same digest and size that still looks as it was hashed, best the one that lies
     /// where it is to go. A master is found by its looks alone: what is not copied is read and hashed in any case.
-    async fn find_local(&self, task: &TaskFile, store_path: &Path) -> Result<Vec<Option<PathBuf>>, String> {
+    async fn find_local(&self, task: &TaskFile, store_path: &Path) -> Result<Vec<Option<PathBuf>>, Refusal> {
         let single = task.is_single();
         let places: Vec<PathBuf> = task.files.iter().map(|f| place_of(store_path, single, &f.path)).collect();
         let sizes: Vec<u64> = task.files.iter().map(|f| f.size).collect();
-        let lost = |e: tokio::task::JoinError| format!("error, looking at the library failed: {e}");
-        if views::is_master(&self.store, store_path).await.map_err(|f| failed(&f).desc)? {
+        let lost = |e: tokio::task::JoinError| Refusal::for_good(format!("error, looking at the library failed: {e}"));
+        if views::is_master(&self.store, store_path).await? {
             let (at, sizes) = (places.clone(), sizes.clone());
             let look = move || at.iter().zip(&sizes).all(|(p, size)| has_size(p, *size));
             if tokio::task::spawn_blocking(look).await.map_err(lost)? {
@@ -292,7 +291,7 @@ impl Desk {
             library.settled().await;
         }
         let wanted: Vec<_> = task.files.iter().map(|f| (f.sha1, f.size)).collect();
-        let found = self.store.find_same(&wanted).await.map_err(|f| failed(&f).desc)?;
+        let found = self.store.find_same(&wanted).await?;
         tokio::task::spawn_blocking(move || {
             let usable = |f: &LibraryFile| f.size > 0 && is_unchanged(&f.path, f.size, f.mtime_ns, f.inode);
             let choose = |(place, mut same): (PathBuf, Vec<LibraryFile>)| {
@@ -306,12 +305,13 @@ impl Desk {
     }
 
     /// Does the whole package lie already where it is to be received?
-    async fn lies_in_place(&self, task: &TaskFile, store_path: &Path, local: &[Option<PathBuf>]) -> Result<bool, String> {
-        let exact = !views::is_master(&self.store, store_path).await.map_err(|f| failed(&f).desc)?;
+    async fn lies_in_place(&self, task: &TaskFile, store_path: &Path, local: &[Option<PathBuf>]) -> Result<bool, Refusal> {
+        let exact = !views::is_master(&self.store, store_path).await?;
         let files: Vec<_> = task.files.iter().zip(local).map(|(f, l)| (f.path.clone(), f.size, l.clone())).collect();
         let (target, single) = (store_path.to_owned(), task.is_single());
         let look = move || lies_in_place(&target, single, exact, files.iter().map(|(p, s, l)| (p, *s, l.as_deref())));
-        tokio::task::spawn_blocking(look).await.map_err(|e| format!("error, looking at the library failed: {e}"))
+        let lost = |e| Refusal::for_good(format!("error, looking at the library failed: {e}"));
+        tokio::task::spawn_blocking(look).await.map_err(lost)
     }
 }
 

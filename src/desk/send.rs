@@ -1,7 +1,7 @@
 //! `send` (protocol section 3.1): start the distribution of a task that gentask has made.
 
 use super::torrents::{TorrentKind, mismatch, torrent_kind};
-use super::{Desk, Reply, failed, open_error, read_task_file};
+use super::{Desk, Refusal, Reply, open_error, read_task_file};
 use crate::config::Config;
 use crate::error::Fault;
 use crate::model::ids::TaskName;
@@ -18,12 +18,12 @@ use std::path::{Path, PathBuf};
 /// The reply to a send that starts a running seed anew.
 const RESTARTED: &str = "restarted same name bt process, succeed!";
 
-/// Why a package cannot be sent: the text for the client.
+/// Why a package cannot be sent.
 enum Unfit {
     /// The torrent that the ratio needs is not there.
-    NoTorrent(String),
-    /// Package, torrent and task file do not agree.
-    Changed(String),
+    NoTorrent(Refusal),
+    /// Package, torrent and task file do not agree, or cannot be compared.
+    Changed(Refusal),
 }
 
 impl Desk {
@@ -34,42 +34,32 @@ impl Desk {
             "false" => false,
             _ => return Reply::err("reactive parameter input error "),
         };
-        let bytes = match read_task_file(taskfile).await {
-            Ok(bytes) => bytes,
-            Err(e) => return Reply::err(format!("open json file error:{}", open_error(taskfile, &e))),
-        };
-        let mut task = match TaskFile::parse(&bytes) {
-            Ok(task) => task,
-            Err(e) => return Reply::err(parse_error(&e, taskfile)),
-        };
-        let name = match TaskName::from_path(taskfile) {
-            Ok(name) => name,
-            Err(e) => return Reply::err(format!("error, {e}")),
-        };
-        if let Err(refused) = self.must_be_sender("send") {
-            return refused;
-        }
+        self.send_file(taskfile, reactive, None).await.unwrap_or_else(Reply::from)
+    }
+
+    /// `job`: of `sends`, which made the task file.
+    pub(super) async fn send_file(&self, taskfile: &str, reactive: bool, job: Option<i64>) -> Result<Reply, Refusal> {
+        let read = read_task_file(taskfile).await;
+        let (bytes, _) = read.map_err(|e| Refusal::unread(format!("open json file error:{}", open_error(taskfile, &e)), &e))?;
+        let mut task = TaskFile::parse(&bytes).map_err(|e| Refusal::for_good(parse_error(&e, taskfile)))?;
+        let name = TaskName::from_path(taskfile).map_err(|e| Refusal::for_good(format!("error, {e}")))?;
+        self.must_be_sender("send").map_err(|reply| Refusal::for_good(reply.desc))?;
         // Twice: before the library is read, which may take its time, and again when nobody else can come between.
-        let (reply, _) = match self.admit_send(&name, &task, reactive).await {
-            Ok(admitted) => admitted,
-            Err(refused) => return refused,
-        };
+        let (reply, _) = self.admit_send(&name, &task, reactive).await?;
         task.sendtime = self.task_time();
         let torrent = match self.check_package(&task).await {
             Ok(torrent) => torrent,
-            Err(Unfit::NoTorrent(text)) => return Reply::err(text),
-            Err(Unfit::Changed(text)) if reply.desc == RESTARTED => {
+            Err(Unfit::NoTorrent(why)) => return Err(why),
+            Err(Unfit::Changed(why)) if reply.desc == RESTARTED => {
                 // The text has no room for the reason.
-                self.event(Level::Error, "send", name.as_str(), &text).await;
-                return Reply::err(format!("restart bt serving failed: {} in {name} ", torrent_name(&task)));
+                self.event(Level::Error, "send", name.as_str(), &why.desc).await;
+                let desc = format!("restart bt serving failed: {} in {name} ", torrent_name(&task));
+                return Err(Refusal { desc, ..why });
             }
-            Err(Unfit::Changed(text)) => return Reply::err(text),
+            Err(Unfit::Changed(why)) => return Err(why),
         };
         let _one = self.admission.lock().await;
-        let (reply, old) = match self.admit_send(&name, &task, reactive).await {
-            Ok(admitted) => admitted,
-            Err(refused) => return refused,
-        };
+        let (reply, old) = self.admit_send(&name, &task, reactive).await?;
         let tmp = self.dirs.tmp(Role::Send).join(name.as_str());
         let elsewhere = Path::new(taskfile).parent() != tmp.parent();
         // One of that name that waits there is another client's: it stays.
@@ -79,14 +69,18 @@ impl Desk {
             && let Err(fault) = views::write_file(&tmp, &bytes)
         {
             self.event(Level::Error, "send", name.as_str(), &fault.message).await;
-            return Reply::err(format!("copy taskfile: {taskfile} error."));
+            return Err(Refusal::for_now(format!("copy taskfile: {taskfile} error.")));
         }
-        let new = new_send(&self.config.current(), &name, &task, torrent, self.clock.now_ms());
-        let accepted = match self.store.accept_task(&new, self.clock.now_ms()).await {
-            Ok(id) => self.store.task(id).await,
-            Err(fault) => return failed(&fault),
+        let now = self.clock.now_ms();
+        let new = new_send(&self.config.current(), &name, &task, torrent, now);
+        let accepted = match job {
+            Some(job) => self.store.accept_generated(&new, job, now).await,
+            None => self.store.accept_task(&new, now).await,
         };
-        if let Ok(Some(row)) = accepted {
+        if accepted.is_err() && elsewhere && !taken {
+            let _ = std::fs::remove_file(&tmp); // our copy
+        }
+        if let Ok(Some(row)) = self.store.task(accepted?).await {
             self.export(&row).await;
         }
         if !taken {
@@ -95,24 +89,24 @@ impl Desk {
         let again = if old.is_some() { " (again)" } else { "" };
         self.event(Level::Info, "send", name.as_str(), &format!("accepted{again}: {} bytes, {}", task.size, task.ratio)).await;
         self.nudge.notify_one();
-        reply
+        Ok(reply)
     }
 
     /// The decision table of section 3.1.
-    async fn admit_send(&self, name: &TaskName, task: &TaskFile, reactive: bool) -> Result<(Reply, Option<TaskRow>), Reply> {
-        let old = self.store.task_to_replace(Role::Send, name).await.map_err(|f| failed(&f))?;
+    async fn admit_send(&self, name: &TaskName, task: &TaskFile, reactive: bool) -> Result<(Reply, Option<TaskRow>), Refusal> {
+        let old = self.store.task_to_replace(Role::Send, name).await?;
         let Some(row) = old else { return Ok((Reply::ok("succeeded!"), None)) };
         let place = self.dirs.path(Role::Send, row.state, name);
         match row.state {
-            TaskState::Queues => Err(Reply::err(format!("same taskfile in queues:{}", place.display()))),
-            TaskState::Uploading => Err(Reply::err(format!("same taskfile in uploading:{}", place.display()))),
+            TaskState::Queues => Err(Refusal::for_good(format!("same taskfile in queues:{}", place.display()))),
+            TaskState::Uploading => Err(Refusal::for_good(format!("same taskfile in uploading:{}", place.display()))),
             _ => {
-                let legs = self.store.legs(row.id).await.map_err(|f| failed(&f))?;
+                let legs = self.store.legs(row.id).await?;
                 let seeding = row.state == TaskState::Uploaded
                     && legs.iter().any(|l| l.method == Method::Bt && l.state == LegState::Running);
                 let torrent = torrent_name(task);
                 match (seeding, reactive) {
-                    (true, false) => Err(Reply::err(format!(
+                    (true, false) => Err(Refusal::for_good(format!(
                         "exisited same name ct torrent bt process, send task failed: {torrent} in {name} "
                     ))),
                     (true, true) => Ok((Reply::ok(RESTARTED), Some(row))),
@@ -140,24 +134,23 @@ impl Desk {
             let bytes = match torrent {
                 None => None,
                 Some(path) => {
-                    let bytes = std::fs::read(&path).map_err(|_| {
-                        Unfit::NoTorrent(format!("not found torrent:{} pls re generate task and torrent. ", path.display()))
-                    })?;
+                    let missing = format!("not found torrent:{} pls re generate task and torrent. ", path.display());
+                    let bytes = std::fs::read(&path).map_err(|e| Unfit::NoTorrent(Refusal::unread(missing, &e)))?;
                     if let Some(difference) = mismatch(&task, &bytes) {
-                        return Err(Unfit::Changed(format!(
+                        return Err(Unfit::Changed(Refusal::for_good(format!(
                             "taskfile btlist is not equal torrent content, check taskfile or tmp torrent: {}: {difference}",
                             path.display()
-                        )));
+                        ))));
                     }
                     Some(bytes)
                 }
             };
             check_sizes(&root, &task).map_err(Unfit::Changed)?;
-            check_documents(&root, &task).map_err(|f| Unfit::Changed(format!("error, {}", f.message)))?;
+            check_documents(&root, &task).map_err(|fault| Unfit::Changed(fault.into()))?;
             Ok(bytes)
         })
         .await
-        .unwrap_or_else(|e| Err(Unfit::Changed(format!("error, checking the package failed: {e}"))))
+        .unwrap_or_else(|e| Err(Unfit::Changed(Refusal::for_good(format!("error, checking the package failed: {e}")))))
     }
 }
 
@@ -183,24 +176,22 @@ fn package_path(config: &Config, task: &TaskFile) -> PathBuf {
     config.dcps_dir(&task.basesubdir).join(task.name.as_str())
 }
 
-fn check_sizes(root: &Path, task: &TaskFile) -> Result<(), String> {
+fn check_sizes(root: &Path, task: &TaskFile) -> Result<(), Refusal> {
     for f in &task.files {
         let path = if task.kind == Kind::File { root.to_owned() } else { f.path.under(root) };
         match path.symlink_metadata() {
             Ok(m) if m.is_file() && m.len() == f.size => {}
             Ok(m) => {
-                return Err(format!(
+                return Err(Refusal::for_good(format!(
                     "error, {} has {} bytes and the task says {}: the package changed, run gentask again.",
                     path.display(),
                     m.len(),
                     f.size
-                ));
+                )));
             }
             Err(e) => {
-                return Err(format!(
-                    "error, {}: the package changed, run gentask again.",
-                    open_error(&path.display().to_string(), &e)
-                ));
+                let why = open_error(&path.display().to_string(), &e);
+                return Err(Refusal::unread(format!("error, {why}: the package changed, run gentask again."), &e));
             }
         }
     }

@@ -12,10 +12,12 @@ use crate::store::events::Level;
 use crate::store::generations::GenerationState;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 const PERIOD: Duration = Duration::from_secs(1);
+/// Between two tries to send a task against which nothing speaks but the state of this machine.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// Sends what finished jobs made, until stopped.
 pub async fn watch(desk: Arc<Desk>, stop: CancellationToken) {
@@ -49,17 +51,15 @@ impl Desk {
         };
         if self.ends_soon(&job).await {
             if let Err(fault) = self.send_generated().await {
-                return failed(&fault);
+                tracing::warn!(%fault, "cannot send what was generated; trying again");
             }
-            match self.store.was_sent(job.id).await {
-                Ok(true) => return Reply::ok("succeeded!"),
-                Ok(false) => {}
-                Err(fault) => return failed(&fault),
-            }
-            match self.store.generation(&job.dcppath, &job.taskfile).await {
-                Ok(Some(g)) if g.id == job.id && g.state == GenerationState::Failed => return Reply::err(g.error),
-                Ok(_) => return Reply::err("error, it was cancelled meanwhile."),
-                Err(fault) => return failed(&fault),
+            let became = self.store.generation_sending(job.id).await;
+            match became.map(Option::unwrap_or_default).as_ref().map(|(send, error)| (send.as_str(), error)) {
+                Ok(("sent", _)) => return Reply::ok("succeeded!"),
+                Ok(("refused", why)) => return Reply::err(why),
+                Ok(("", _)) => return Reply::err("error, it was cancelled meanwhile."),
+                // It was ordered, and is sent when that can be done.
+                Ok(_) | Err(_) => {}
             }
         }
         let torrent = job.full.display();
@@ -84,28 +84,36 @@ impl Desk {
         }
     }
 
-    /// Sends the tasks of jobs that are finished and want it. One at a time, so that none is sent twice.
+    /// Sends the tasks of jobs that are finished and want it. One at a time, so that none is sent twice. What stands in the
+    /// way only now (a database that is held, a full disk, too few descriptors) leaves the wish as it is.
     async fn send_generated(&self) -> Result<(), Fault> {
-        let _one = self.sending.lock().await;
-        for (job, ended_at) in self.store.generations_to_send().await? {
+        let mut later = self.sending.lock().await;
+        let jobs = self.store.generations_to_send().await?;
+        later.retain(|id, _| jobs.iter().any(|job| job.id == *id));
+        for job in jobs {
             let name = job.taskfile.rsplit('/').next().unwrap_or_default();
             if job.state != GenerationState::Finished {
-                self.store.set_generation_sent(job.id, Some(&job.error)).await?;
+                self.store.set_generation_refused(job.id, &job.error).await?;
                 continue;
             }
-            // It was accepted, and the process ended before that was noted.
-            let sent_before = match TaskName::parse(name) {
-                Ok(task) => self.store.task_to_replace(Role::Send, &task).await?.is_some_and(|row| row.created_at >= ended_at),
-                Err(_) => false,
-            };
-            let refused = match sent_before {
-                true => None,
-                false => Some(self.send(&job.taskfile, None).await).filter(|reply| !reply.ok).map(|reply| reply.desc),
-            };
-            if let Some(text) = &refused {
-                self.event(Level::Error, "sends", name, text).await;
+            if later.get(&job.id).is_some_and(|at| Instant::now() < *at) {
+                continue;
             }
-            self.store.set_generation_sent(job.id, refused.as_deref()).await?;
+            match self.send_file(&job.taskfile, true, Some(job.id)).await {
+                Ok(_) => {}
+                Err(refused) if refused.passes => {
+                    let text = format!("cannot be sent now and is tried again: {}", refused.desc);
+                    tracing::warn!(task = name, "{text}");
+                    if !later.contains_key(&job.id) {
+                        self.event(Level::Warn, "sends", name, &text).await;
+                    }
+                    later.insert(job.id, Instant::now() + AGAIN);
+                }
+                Err(refused) => {
+                    self.event(Level::Error, "sends", name, &refused.desc).await;
+                    self.store.set_generation_refused(job.id, &refused.desc).await?;
+                }
+            }
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! gentask jobs.
 
+use super::tasks::NewTask;
 use super::{Store, db_fault, i, u};
 use crate::error::Fault;
 
@@ -45,8 +46,6 @@ pub struct GenerationRow {
 }
 
 type Raw = (i64, String, String, String, String, i64, i64, String);
-/// The same with the time of its end.
-type Ended = (i64, String, String, String, String, i64, i64, String, i64);
 
 fn read(r: Raw) -> Result<GenerationRow, Fault> {
     Ok(GenerationRow {
@@ -151,22 +150,26 @@ impl Store {
         Ok(done.rows_affected() > 0)
     }
 
-    /// Ended jobs whose task is to be sent now, with the time of their end.
-    pub async fn generations_to_send(&self) -> Result<Vec<(GenerationRow, i64)>, Fault> {
-        let columns = SELECT.replacen(" FROM", ", coalesce(finished_at, created_at) FROM", 1);
-        let sql = format!("{columns} WHERE send = 'wanted' AND state NOT IN ('queued', 'running') ORDER BY id");
-        let rows: Vec<Ended> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(&self.readers).await.map_err(db_fault)?;
-        rows.into_iter().map(|r| Ok((read((r.0, r.1, r.2, r.3, r.4, r.5, r.6, r.7))?, r.8))).collect()
+    /// Ended jobs whose task is to be sent now.
+    pub async fn generations_to_send(&self) -> Result<Vec<GenerationRow>, Fault> {
+        let sql = format!("{SELECT} WHERE send = 'wanted' AND state NOT IN ('queued', 'running') ORDER BY id");
+        let rows: Vec<Raw> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(&self.readers).await.map_err(db_fault)?;
+        rows.into_iter().map(read).collect()
     }
 
-    /// What became of a finished job's sending: a refusal (`Some(text)`) is the job's failure.
-    pub async fn set_generation_sent(&self, id: i64, refused: Option<&str>) -> Result<(), Fault> {
+    /// [`accept_task`](Store::accept_task) of what a job of `sends` made: that it is sent is noted in the same transaction,
+    /// so that it is neither sent twice nor forgotten.
+    pub async fn accept_generated(&self, t: &NewTask, job: i64, now_ms: i64) -> Result<i64, Fault> {
+        self.accept(t, Some(job), now_ms).await
+    }
+
+    /// What was generated is not sent, for good: that is the job's failure.
+    pub async fn set_generation_refused(&self, id: i64, why: &str) -> Result<(), Fault> {
         sqlx::query(
-            "UPDATE generations SET send = CASE WHEN ?1 IS NULL THEN 'sent' ELSE 'refused' END, \
-             state = CASE WHEN ?1 IS NOT NULL AND state = 'finished' THEN 'failed' ELSE state END, \
-             error = coalesce(?1, error) WHERE id = ?2",
+            "UPDATE generations SET send = 'refused', error = ?1, \
+             state = CASE WHEN state = 'finished' THEN 'failed' ELSE state END WHERE id = ?2 AND send = 'wanted'",
         )
-        .bind(refused)
+        .bind(why)
         .bind(id)
         .execute(&self.writer)
         .await
@@ -174,14 +177,14 @@ impl Store {
         Ok(())
     }
 
-    /// Whether a job's task was sent.
-    pub async fn was_sent(&self, id: i64) -> Result<bool, Fault> {
-        let sent: i64 = sqlx::query_scalar("SELECT count(*) FROM generations WHERE id = ? AND send = 'sent'")
+    /// What became of the wish to send a job's task (`wanted`, `sent`, `refused`; empty: there is none), and the job's
+    /// error. `None`: the job is gone.
+    pub async fn generation_sending(&self, id: i64) -> Result<Option<(String, String)>, Fault> {
+        sqlx::query_as("SELECT send, error FROM generations WHERE id = ?")
             .bind(id)
-            .fetch_one(&self.readers)
+            .fetch_optional(&self.readers)
             .await
-            .map_err(db_fault)?;
-        Ok(sent > 0)
+            .map_err(db_fault)
     }
 
     /// Forgets that the task of a file of this name is to be sent when it is made. `false`: it is not.
@@ -205,5 +208,18 @@ impl Store {
             .await
             .map_err(db_fault)?;
         Ok(())
+    }
+}
+
+/// In the transaction that accepts its task. A wish that was called off meanwhile, or a job that was ordered anew, is not sent.
+pub(super) async fn note_sent(tx: &mut sqlx::Transaction<'static, sqlx::Sqlite>, job: i64) -> Result<(), Fault> {
+    let noted = sqlx::query("UPDATE generations SET send = 'sent' WHERE id = ? AND send = 'wanted'")
+        .bind(job)
+        .execute(&mut **tx)
+        .await
+        .map_err(db_fault)?;
+    match noted.rows_affected() {
+        0 => Err(Fault::permanent("it was called off or ordered anew meanwhile")),
+        _ => Ok(()),
     }
 }

@@ -8,7 +8,7 @@ use crate::model::task::{Policy, Role, TaskState};
 use serde_json::json;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A task as the database holds it.
 #[derive(Clone, Debug)]
@@ -130,6 +130,11 @@ pub(super) fn read(row: &SqliteRow) -> Result<TaskRow, Fault> {
 impl Store {
     /// Writes an accepted task; one of the same role and name is replaced. Returns after the commit.
     pub async fn accept_task(&self, t: &NewTask, now_ms: i64) -> Result<i64, Fault> {
+        self.accept(t, None, now_ms).await
+    }
+
+    /// `job`: of `sends`, which made the task file.
+    pub(super) async fn accept(&self, t: &NewTask, job: Option<i64>, now_ms: i64) -> Result<i64, Fault> {
         let mut tx = self.begin().await?;
         // An upload goes on where it was: its parts lie in the store, and nobody else knows of them.
         let uploads: Vec<(String, String)> = sqlx::query_as(
@@ -193,6 +198,9 @@ impl Store {
                 .execute(&mut *tx)
                 .await
                 .map_err(db_fault)?;
+        }
+        if let Some(job) = job {
+            super::generations::note_sent(&mut tx, job).await?;
         }
         tx.commit().await.map_err(db_fault)?;
         Ok(id)
@@ -368,13 +376,15 @@ impl Store {
         Ok(())
     }
 
-    /// Is the package below this path named by a live task of the role? (A package must not be replaced under it.)
-    pub async fn live_task_for_store_path(&self, role: Role, path: &std::path::Path) -> Result<Option<String>, Fault> {
+    /// Another live task of the role that names the package at this path. (It must not be replaced under it.)
+    pub async fn other_task_for_store_path(&self, role: Role, path: &Path, than: &TaskName) -> Result<Option<String>, Fault> {
         sqlx::query_scalar(
-            "SELECT name FROM tasks WHERE role = ? AND store_path = ? AND state IN ('queues', 'uploading', 'downloading') LIMIT 1",
+            "SELECT name FROM tasks WHERE role = ? AND store_path = ? AND name <> ? \
+             AND state IN ('queues', 'uploading', 'downloading') LIMIT 1",
         )
         .bind(role.as_str())
         .bind(path.to_string_lossy().into_owned())
+        .bind(than.as_str())
         .fetch_optional(&self.readers)
         .await
         .map_err(db_fault)

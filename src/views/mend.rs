@@ -1,6 +1,6 @@
 //! Views that somebody removed or edited are written again (protocol section 4).
 
-use super::{RECEIVER, SENDER, TaskDirs, remove_for_good, write_file};
+use super::{Queued, RECEIVER, SENDER, TaskDirs, queued, remove_for_good, write_file};
 use crate::clock::{ctime_ns, mtime_ns};
 use crate::error::Fault;
 use crate::model::task::{Role, TaskState};
@@ -66,6 +66,10 @@ fn look(task: &TaskRow, path: &Path) -> Look {
 fn mend(dirs: &TaskDirs, row: &TaskRow, document: &str) -> Result<bool, Fault> {
     let here = dirs.path(row.role, row.state, &row.name);
     if std::fs::read(&here).is_ok_and(|old| old == document.as_bytes()) {
+        return Ok(false);
+    }
+    // Somebody put another task into the queue under this name: the intake tells them.
+    if row.role == Role::Recv && row.state == TaskState::Queues && queued(&here, document) == Queued::Another {
         return Ok(false);
     }
     if let Some(dir) = here.parent() {

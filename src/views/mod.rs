@@ -9,11 +9,13 @@ pub mod area;
 mod draft;
 mod mend;
 pub mod places;
+mod queue;
 
 pub use draft::Draft;
 pub use mend::Mending;
+pub use queue::{Found, Queued, found_in_queue, queued};
 
-use crate::clock::{born_ns, mtime_ns};
+use crate::clock::born_ns;
 use crate::error::{Fault, io_fault};
 use crate::model::ids::TaskName;
 use crate::model::ratio::Ratio;
@@ -37,6 +39,9 @@ pub struct TaskDirs {
     /// Their disk is away: nothing is written, as it would lie below the mount point.
     away: Arc<AtomicBool>,
 }
+
+/// Task files are a few kilobytes; ten thousand files make two megabytes.
+pub const TASK_FILE_LIMIT: u64 = 64 << 20;
 
 const SENDER: [&str; 5] = ["queues", "uploading", "uploaded", "failed", "history"];
 const RECEIVER: [&str; 4] = ["queues", "downloading", "downloaded", "history"];
@@ -96,19 +101,24 @@ impl TaskDirs {
         Ok(())
     }
 
-    /// Makes the directories show the row. Blocking; may be repeated.
+    /// Makes the directories show the row. What somebody put into the receiver's queue under its name meanwhile is an intake:
+    /// it is neither replaced nor removed. Blocking; may be repeated.
     pub fn export(&self, task: &TaskRow, document: &str) -> Result<(), Fault> {
         self.there()?;
         let here = self.path(task.role, task.state, &task.name);
-        write_file(&here, document.as_bytes())?;
+        let queue = self.path(Role::Recv, TaskState::Queues, &task.name);
+        let intake = task.role == Role::Recv && matches!(queued(&queue, document), Queued::Another | Queued::Broken);
+        if !(intake && here == queue) {
+            write_file(&here, document.as_bytes())?;
+        }
         let states: &[&str] = if task.role == Role::Send { &SENDER } else { &RECEIVER };
         for dir in states {
             let other = self.root(task.role).join(dir).join(task.name.as_str());
-            if other != here {
+            if other != here && !(intake && other == queue) {
                 remove_for_good(&other)?;
             }
         }
-        if task.role == Role::Recv {
+        if task.role == Role::Recv && !intake {
             remove_for_good(&self.drop_error(&task.name))?; // what was refused there is not there any more
         }
         self.export_error(task)
@@ -159,7 +169,9 @@ impl TaskDirs {
         for ending in ["err", "bterr", "errhistory"] {
             remove_for_good(&dir.join(format!("{name}.{ending}")))?;
         }
-        if role == Role::Recv { remove_for_good(&self.drop_error(name)) } else { Ok(()) }
+        // What lies there still belongs to the file beside it.
+        let dropped = self.path(Role::Recv, TaskState::Queues, name).symlink_metadata().is_ok();
+        if role == Role::Recv && !dropped { remove_for_good(&self.drop_error(name)) } else { Ok(()) }
     }
 }
 
@@ -318,28 +330,4 @@ pub async fn stranger_in_store(store: &Store, path: &Path) -> Result<Option<Faul
         "{} is there already and was not received or generated here (no .finished beside it): move it away, then receive the task again",
         path.display()
     ))))
-}
-
-/// A task file that lies in the receiver's queue directory.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Found {
-    pub path: PathBuf,
-    pub size: u64,
-    pub mtime_ns: i64,
-}
-
-/// Task files in the receiver's queue directory, by time of change, then name. Blocking.
-pub fn found_in_queue(dirs: &TaskDirs) -> Vec<Found> {
-    let dir = dirs.receiver.join(TaskState::Queues.dir());
-    let Ok(entries) = std::fs::read_dir(&dir) else { return Vec::new() };
-    let mut found: Vec<Found> = entries
-        .flatten()
-        .filter(|e| e.file_name().to_str().is_some_and(|n| n.ends_with(".json") && !n.starts_with('.')))
-        .filter_map(|e| {
-            let meta = e.path().symlink_metadata().ok().filter(std::fs::Metadata::is_file)?;
-            Some(Found { path: e.path(), size: meta.len(), mtime_ns: mtime_ns(&meta) })
-        })
-        .collect();
-    found.sort_by(|a, b| (a.mtime_ns, &a.path).cmp(&(b.mtime_ns, &b.path)));
-    found
 }

@@ -45,6 +45,8 @@ pub struct Conductor {
     pub(super) hours: super::hours::Hours,
     pub(super) rooms: super::rooms::Rooms,
     pub(super) generating: Option<super::generate::Job>,
+    /// gentask jobs that met something that passes, and when they are begun anew.
+    pub(super) postponed: HashMap<i64, Instant>,
     pub(super) results: mpsc::Sender<Report>,
     inbox: mpsc::Receiver<Report>,
     pub(super) samples: u32,
@@ -118,6 +120,7 @@ impl Conductor {
             hours: Default::default(),
             rooms: Default::default(),
             generating: None,
+            postponed: HashMap::new(),
             results,
             inbox,
             samples: 0,
@@ -268,7 +271,7 @@ impl Conductor {
         self.hold_back(&tasks, &mut snaps, node.clock.now_ms()).await?;
         self.help_out(&tasks, &legs, &snaps).await?;
         self.look_ahead(&tasks, &legs).await;
-        let generations = node.store.live_generations().await?.iter().map(|g| g.id).collect();
+        let generations = self.generations_due().await?;
         Ok(Snapshot {
             now_ms: node.clock.now_ms(),
             node: Some(config.servertype),

@@ -3,6 +3,8 @@
 //! The piece hashes and digests of an unchanged package come from the database, so that another allocation of it needs
 //! at most one piece read again. One job at a time: hashing uses all cores by itself.
 
+mod again;
+
 use super::conductor::{Conductor, Report};
 use super::{Node, patiently};
 use crate::config::Config;
@@ -122,6 +124,7 @@ impl Conductor {
     pub(super) async fn generation_ended(&mut self, ended: Ended) -> Result<(), Fault> {
         let Some(job) = self.generating.take() else { return Ok(()) };
         let (store, now) = (self.node.store.clone(), self.node.clock.now_ms());
+        self.postponed.remove(&ended.id);
         store.record_generation(ended.id, job.progress.done.load(Ordering::Relaxed), job.total.load(Ordering::Relaxed)).await?;
         if job.paused.load(Ordering::Relaxed) {
             return store.set_generation(ended.id, GenerationState::Queued, "", now).await;
@@ -134,6 +137,7 @@ impl Conductor {
                 store.set_generation(ended.id, GenerationState::Finished, "", now).await?;
             }
             Err(_) if !still_wanted => self.node.event(Level::Info, "gentask", task, "cancelled").await,
+            Err(fault) if fault.is_transient() => self.postpone_generation(ended.id, task, &fault).await?,
             Err(fault) => {
                 let text = fault_text(&fault);
                 self.node.event(Level::Error, "gentask", task, &text).await;
@@ -169,10 +173,11 @@ async fn generate(
     let (dcppath, pass) = (order.dcppath.clone(), Arc::clone(&progress));
     let (hashed, fresh) = blocking(move || hash(&dcppath, cached, &pass, &total)).await?;
     let hashed = Arc::new(hashed);
-    let verdict = {
+    let verdict = patiently(&progress.cancel, || {
         let (h, root) = (Arc::clone(&hashed), order.dcppath.clone());
-        blocking(move || check(&root, &h)).await?
-    };
+        blocking(move || check(&root, &h))
+    })
+    .await?;
     if fresh {
         patiently(&progress.cancel, || remember(&node, &order, &hashed, verdict.clone())).await?;
     }

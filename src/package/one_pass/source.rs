@@ -9,10 +9,25 @@ use std::io::IoSliceMut;
 use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Cached pages are looked at and given back in windows of this size: large enough that the kernel's read-ahead (at
 /// most a few MiB) has not filled the middle of the next window yet, small beside any memory.
 const WINDOW: u64 = 64 << 20;
+/// How often a file is tried to be opened while others use up all descriptors, and how long it is waited in between: a
+/// moment of that must not cost hours of hashing.
+const TRIES: u32 = 60;
+const PAUSE: Duration = Duration::from_millis(500);
+
+fn patiently<T>(open: impl Fn() -> Result<T, Fault>) -> Result<T, Fault> {
+    for _ in 1..TRIES {
+        match open() {
+            Err(fault) if fault.is_transient() => std::thread::sleep(PAUSE),
+            end => return end,
+        }
+    }
+    open()
+}
 
 /// An open package file that is compared with its stamp at both ends of the reading.
 pub(super) struct Source<'a> {
@@ -40,11 +55,8 @@ impl<'a> Source<'a> {
     pub fn open(base: &Path, stamp: &'a ScannedFile) -> Result<Self, Fault> {
         let full = stamp.path.under(base);
         // NONBLOCK: a pipe that has taken the file's place must not hang us; it fails the comparison instead.
-        let file = File::options()
-            .read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(&full)
-            .map_err(|e| io_fault("cannot open", &full, &e).file(&stamp.path))?;
+        let open = || File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&full);
+        let file = patiently(|| open().map_err(|e| io_fault("cannot open", &full, &e).file(&stamp.path)))?;
         let source = Self { file, stamp, full, window: None, give_back: false };
         source.still_the_same()?;
         Ok(source)
@@ -78,7 +90,7 @@ impl<'a> Source<'a> {
     }
 
     fn changed(&self) -> Fault {
-        Fault::transient(format!(
+        Fault::permanent(format!(
             "{} changed while it was being read: try again when nobody writes to the package",
             self.full.display()
         ))
