@@ -169,6 +169,12 @@ fn usable(url: &str) -> Option<Url> {
     }
 }
 
+/// For the log: user names, paths and queries may hold a key.
+fn named(url: &Url) -> String {
+    let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
+    format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
+}
+
 /// Who we are in a swarm.
 struct Swarm {
     task: String,
@@ -297,10 +303,8 @@ impl Asking {
         }
     }
 
-    /// Paths and queries may hold a key.
     fn named(&self) -> String {
-        let port = self.url.port().map_or_else(String::new, |port| format!(":{port}"));
-        format!("{}://{}{port}", self.url.scheme(), self.url.host_str().unwrap_or_default())
+        named(&self.url)
     }
 
     fn figures(&self, event: &'static str) -> Figures {
@@ -358,4 +362,39 @@ fn unreachable(e: &dyn std::error::Error) -> String {
         cause = e.source();
     }
     text.chars().take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn librqbit_sees_no_tracker_but_ours_and_few_are_asked() {
+        let trackers = Trackers::start("127.0.0.1:7000".parse().unwrap()).await.unwrap();
+        let info = format!("d6:lengthi5e4:name1:x12:piece lengthi16384e6:pieces20:{}e", "a".repeat(20));
+        let one = |n: usize| {
+            let url = format!("http://t{n:03}.example.com/announce");
+            format!("l{}:{url}e", url.len())
+        };
+        let list: String = (0..500).map(one).collect();
+        let torrent = format!("d8:announce20:http://a.example.com13:announce-listl{list}e4:info{info}e");
+        let task = ["udp://t.example.com:6969", "udp://noport.example.com", "file:///etc/passwd", "nonsense"].map(str::to_owned);
+        let prepared = trackers.prepare(torrent.as_bytes(), &task).unwrap();
+        assert_eq!(prepared.trackers.len(), MAX_TRACKERS);
+        assert!(prepared.for_engine.iter().all(|url| url.starts_with("udp://127.0.0.1:")), "{:?}", prepared.for_engine);
+        assert_eq!(String::from_utf8_lossy(&prepared.torrent), format!("d4:info{info}e"));
+        let plain = trackers.prepare(&prepared.torrent, &task).unwrap();
+        assert_eq!(plain.trackers.iter().map(Url::as_str).collect::<Vec<_>>(), ["udp://t.example.com:6969"]);
+        assert!(trackers.prepare(&prepared.torrent, &task[1..]).unwrap().for_engine.is_empty(), "nobody to ask");
+    }
+
+    #[test]
+    fn keys_in_addresses_stay_out_of_the_log() {
+        for (url, shown) in [
+            ("https://user:secret@t.example.com/secret/announce?passkey=secret#secret", "https://t.example.com"),
+            ("udp://[2001:db8::1]:6969/secret", "udp://[2001:db8::1]:6969"),
+        ] {
+            assert_eq!(named(&usable(url).unwrap()), shown);
+        }
+    }
 }
