@@ -9,15 +9,14 @@
 //! [`Metainfo`] keeps the `info` dictionary as bytes, because the torrent's identity is their SHA-1: reading a foreign
 //! torrent and writing it again must not change it, whatever extra keys it has.
 
-mod bencode;
 mod plan;
 
 pub use plan::{MAX_PIECES, MAX_TORRENT_BYTES, piece_length_for};
 
 use crate::error::Fault;
+use crate::model::bencode::{Cursor, Why, put_bytes, put_uint};
 use crate::model::ids::RelPath;
 use crate::package::one_pass::PieceHash;
-use bencode::{Cursor, Why, put_bytes, put_uint};
 use sha1::{Digest, Sha1};
 use std::collections::HashSet;
 

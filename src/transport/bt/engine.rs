@@ -6,6 +6,7 @@
 //! torrent. What librqbit writes there is never read by anyone.
 
 use super::layout::Layout;
+use super::trackers::{Announcing, Trackers};
 use super::turns::Turns;
 use crate::config::LOWEST_BT_RATE;
 use crate::error::{Fault, io_fault};
@@ -79,6 +80,7 @@ pub struct BtEngine {
     /// Adds one after the other: librqbit's choice of the next number races with itself.
     adding: tokio::sync::Mutex<()>,
     next_id: AtomicUsize,
+    trackers: Trackers,
     pub(super) streams: Arc<Semaphore>,
     pub(super) turns: Arc<Turns>,
     pub(super) closing: CancellationToken,
@@ -97,6 +99,7 @@ impl BtEngine {
             .map_err(|e| Fault::local("starting BitTorrent failed").detail(e))??;
         let listen = with_port(options.listen)?;
         let ipv4_only = listen.is_ipv4();
+        let trackers = Trackers::start(listen).await?;
         let session_options = SessionOptions {
             dht: None,
             disable_local_service_discovery: true,
@@ -139,6 +142,7 @@ impl BtEngine {
             busy: Mutex::default(),
             adding: tokio::sync::Mutex::new(()),
             next_id: AtomicUsize::new(0),
+            trackers,
             streams: Arc::new(Semaphore::new(STREAMS)),
             turns: Arc::default(),
             closing: CancellationToken::new(),
@@ -212,6 +216,7 @@ impl BtEngine {
         let _one_at_a_time = self.adding.lock().await;
         let bitv = self.state_dir.join(format!("{}.bitv", add.layout.info_hash_hex()));
         write_bitfield(&bitv, add.have).await?;
+        let mut prepared = self.trackers.prepare(add.torrent, add.trackers)?;
         let options = AddTorrentOptions {
             only_files: Some(add.only_files),
             overwrite: true,
@@ -223,16 +228,17 @@ impl BtEngine {
                 ..Default::default() // what is not said here is as the session has it
             }),
             peer_limit: Some(add.most_peers.unwrap_or(usize::MAX).min(self.peer_limit)),
-            trackers: Some(add.trackers.to_vec()),
+            trackers: Some(prepared.for_engine.clone()),
             preferred_id: Some(self.next_id.fetch_add(1, Ordering::Relaxed)),
             storage_factory: Some(add.storage),
             ..Default::default()
         };
         let refused = || Fault::permanent(format!("BitTorrent refused the torrent of {}", add.task));
-        let added = self.session.add_torrent(AddTorrent::from_bytes(add.torrent.to_vec()), Some(options)).await;
+        let added = self.session.add_torrent(AddTorrent::from_bytes(std::mem::take(&mut prepared.torrent)), Some(options)).await;
         match added.map_err(|e| refused().detail(format!("{e:#}")))? {
             AddTorrentResponse::Added(_, handle) => {
-                Ok(Torrent { engine: self.clone(), claim: Some(claim), handle, removed: false })
+                let announcing = Some(self.trackers.announce(add.task, &handle, prepared));
+                Ok(Torrent { engine: self.clone(), claim: Some(claim), handle, announcing, removed: false })
             }
             AddTorrentResponse::AlreadyManaged(..) | AddTorrentResponse::ListOnly(_) => Err(refused().detail("already managed")),
         }
@@ -277,6 +283,8 @@ pub(super) struct Torrent {
     engine: Arc<BtEngine>,
     claim: Option<Claim>,
     pub handle: Arc<ManagedTorrent>,
+    /// Ends first: it tells the trackers how far the torrent was.
+    announcing: Option<Announcing>,
     removed: bool,
 }
 
@@ -287,6 +295,7 @@ impl Torrent {
         if let Err(e) = self.engine.session.pause(&self.handle).await {
             tracing::debug!(error = format!("{e:#}"), "pausing a torrent");
         }
+        self.announcing.iter().for_each(Announcing::again);
         if let Err(e) = self.engine.session.unpause(&self.handle).await {
             tracing::debug!(error = format!("{e:#}"), "resuming a torrent");
         }
@@ -299,12 +308,14 @@ impl Torrent {
     /// Takes the torrent out of the session. Files stay as they are.
     pub async fn remove(mut self) {
         self.removed = true;
+        self.announcing = None;
         delete(&self.engine.session, &self.handle).await;
     }
 }
 
 impl Drop for Torrent {
     fn drop(&mut self) {
+        self.announcing = None;
         if self.removed {
             return;
         }

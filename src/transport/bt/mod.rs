@@ -4,15 +4,16 @@
 //! place and read-only; a receiver's pieces go straight through the [`Sink`] into the staged files. No second tree, no
 //! symlinks, no renaming of what a torrent calls its files: the names inside a torrent are never used.
 //!
-//! librqbit is used for what it does well (peers, wire protocol, trackers) and kept away from the rest, because its own
-//! storage opens masters for writing and truncates them, and its own resume data accepts corrupt files:
+//! librqbit is used for what it does well (peers, wire protocol) and kept away from the rest, because its own storage opens
+//! masters for writing and truncates them, its own resume data accepts corrupt files, and it believes every tracker:
 //!
 //! * storage is ours: [`receive`] over a [`Sink`], [`seed`] read-only over the package;
 //! * what is "have" at start is ours: a bitfield made from [`Sink::missing`] just before the torrent is added, never one
 //!   that librqbit wrote ([`engine`]). Nothing is read again that the sink knows, nothing is believed that it does not;
 //! * when a fetch is done is ours: the sink says so, librqbit's `finished` and its waiting functions are not asked;
+//! * trackers are asked by us, within bounds ([`trackers`]);
 //! * stalls are ours: a torrent that gets no byte is paused and resumed, which dials lost peers and asks trackers again
-//!   (librqbit backs off for up to an hour, and its tracker client has no time-out).
+//!   (librqbit backs off for up to an hour).
 //!
 //! The natural alternative, letting librqbit download to a directory and moving files afterwards, needs the space
 //! twice and cannot move parts of files. May import: model, error, librqbit.
@@ -25,6 +26,7 @@ mod publish;
 mod receive;
 mod scout;
 mod seed;
+mod trackers;
 mod turns;
 
 pub use check::wrong_files;

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 /// How often files are compared with their stamps by path.
 const LOOK: Duration = Duration::from_secs(1);
-/// A seed without peers for so long asks its trackers anew: librqbit's tracker client waits for ever on one that hangs.
+/// A seed without peers for so long asks its trackers anew: one that has lost its memory does not send them.
 const LONELY: Duration = Duration::from_secs(600);
 
 /// What a run works out before it begins.

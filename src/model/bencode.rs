@@ -1,23 +1,26 @@
-//! A bencode reader for input from anywhere. It walks the bytes and builds nothing, so hostile input cannot make it
+//! A bencode reader for input from anywhere (torrents, answers of trackers). It walks the bytes and builds nothing, so hostile input cannot make it
 //! take memory; nesting is bounded, lengths are checked against what is there, and every error is a plain sentence.
 
 /// Deepest nesting that is walked. A torrent's own data are four deep.
 const MAX_DEPTH: u32 = 16;
 
-pub(super) type Why = &'static str;
+/// What is wrong, in a plain sentence.
+pub type Why = &'static str;
 
 /// A position in bencoded bytes.
 #[derive(Clone)]
-pub(super) struct Cursor<'a> {
+pub struct Cursor<'a> {
     data: &'a [u8],
     at: usize,
 }
 
 impl<'a> Cursor<'a> {
+    /// Stands at the first byte.
     pub fn new(data: &'a [u8]) -> Self {
         Self { data, at: 0 }
     }
 
+    /// Whether nothing follows.
     pub fn at_end(&self) -> bool {
         self.at == self.data.len()
     }
@@ -62,6 +65,7 @@ impl<'a> Cursor<'a> {
         self.number(b'e')
     }
 
+    /// A text as bytes.
     pub fn bytes(&mut self) -> Result<&'a [u8], Why> {
         if !self.peek()?.is_ascii_digit() {
             return Err("a text is missing");
@@ -73,6 +77,7 @@ impl<'a> Cursor<'a> {
         Ok(bytes)
     }
 
+    /// A text, which must be UTF-8.
     pub fn text(&mut self) -> Result<&'a str, Why> {
         std::str::from_utf8(self.bytes()?).map_err(|_| "a name is not UTF-8")
     }
@@ -124,13 +129,15 @@ impl<'a> Cursor<'a> {
     }
 }
 
-pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+/// Writes a text.
+pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes.len().to_string().as_bytes());
     out.push(b':');
     out.extend_from_slice(bytes);
 }
 
-pub(super) fn put_uint(out: &mut Vec<u8>, n: u64) {
+/// Writes a number.
+pub fn put_uint(out: &mut Vec<u8>, n: u64) {
     out.push(b'i');
     out.extend_from_slice(n.to_string().as_bytes());
     out.push(b'e');
