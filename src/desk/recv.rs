@@ -46,11 +46,12 @@ impl Desk {
         let cacher = self.config.current().servertype == NodeType::Cacher;
         // Twice: before the torrent is fetched, which takes its time, and again when nobody else can come between.
         let (old, _) = self.admit_recv(&name, reactive, cacher).await?;
-        if cacher && let Some(row) = old.as_ref().filter(|r| r.state == TaskState::Downloading) {
-            match self.prolong(row, &task, &original).await? {
-                Some(reply) => return Ok(reply),
-                None => {} // it is another package by now, or its time has just ended: received like a new one
-            }
+        // Else it is another package by now, or its time has just ended: received like a new one.
+        if cacher
+            && let Some(row) = old.as_ref().filter(|r| r.state == TaskState::Downloading)
+            && let Some(reply) = self.prolong(row, &task, &original).await?
+        {
+            return Ok(reply);
         }
         let plan = self.plan_recv(&name, task, taskfile, cacher).await?;
         let _one = self.admission.lock().await;
