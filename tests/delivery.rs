@@ -270,7 +270,10 @@ async fn threads_that_move_bytes_give_way() {
         if name.ends_with("(clients") {
             assert_eq!(nice, own, "{stat}");
         }
-        seen.insert(nice - own);
+        // Who hashes the library gives way to all, for as long as there is something to hash.
+        if nice != 19 {
+            seen.insert(nice - own);
+        }
     }
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), [0, 5]);
 }
