@@ -24,7 +24,8 @@ async fn the_embedded_tracker_alone_brings_a_swarm_together() {
     let package = Arc::new(Package::make("SWARM_FTR", 8, &[("a.mxf", 6 * MIB), ("b.mxf", 2 * MIB)]));
     let mut source = source(&package, 64 * KIB);
     source.trackers = vec![start_tracker().await];
-    let slow = engine_at("127.0.0.1:0".parse().unwrap(), |o| o.upload_bps = Some(8 * MIB)).await;
+    // Members that meet with nothing to give look at each other again after five seconds.
+    let slow = engine_at("127.0.0.1:0".parse().unwrap(), |o| o.upload_bps = Some(2 * MIB)).await;
     let seed = Seed::start(slow, &package, source.clone()).await;
     let mut leechers = Vec::new();
     for _ in 0..4 {
