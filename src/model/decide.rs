@@ -162,8 +162,9 @@ fn place(t: &TaskSnap, node: Option<NodeType>) -> Place {
     }
     let mut unfinished = t.legs.iter().filter(|l| l.state != LegState::Done && l.state != LegState::Off).peekable();
     let mut place = if unfinished.peek().is_none() { Place::Holds } else { Place::NeedsNone };
-    // A seed that is ready serves; it does not upload.
-    for l in unfinished.filter(|l| !(l.running && l.ready)) {
+    // A seed that is ready serves, as does one that was at it and goes on; it does not upload.
+    let goes_on = |l: &LegSnap| t.goes_on && t.role == Role::Send && l.method == Method::Bt;
+    for l in unfinished.filter(|l| !(l.running && (l.ready || goes_on(l)))) {
         if l.running {
             return Place::Holds;
         }

@@ -117,6 +117,8 @@ fn a_seed_that_is_sent_again_needs_no_place() {
     s.tasks[1] = TaskSnap { goes_on: true, ..sends(2, Method::Bt, TaskState::Uploading) };
     s.tasks[1].legs.push(leg(Method::Obs, LegState::Waiting));
     assert_eq!(decide(&s), [Action::StartLeg { task: 2, method: Method::Bt }]);
+    s.tasks[1].legs[0] = leg(Method::Bt, LegState::Running);
+    assert_eq!(decide(&s), [], "nor while the seed begins");
 }
 
 #[test]
