@@ -83,12 +83,18 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
+/// Too many files are open, of this process or of the machine: it says nothing of the file that was to be opened.
+pub fn lacks_descriptors(e: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(Errno::from_io_error(e), Some(Errno::MFILE | Errno::NFILE))
+}
+
 /// Local file errors with the path named, in the words the operating system uses.
 /// Too many open files pass, and so does a server or a device that is away: [`FaultClass::Transient`]; everything else is
 /// [`FaultClass::Local`].
 pub fn io_fault(what: &str, path: &std::path::Path, e: &std::io::Error) -> Fault {
     use rustix::io::Errno;
-    if matches!(Errno::from_io_error(e), Some(Errno::MFILE | Errno::NFILE)) {
+    if lacks_descriptors(e) {
         let cure = "raise the limit of open files (LimitNOFILE of the unit, ulimit -n), or lower downloadingnum";
         return Fault::transient(format!("{what} {}: {e}; {cure}", path.display()));
     }

@@ -3,7 +3,7 @@
 //!
 //! While it is away nothing is concluded from what is missing, and nothing is made there: it would lie below the mount point.
 
-use crate::error::{Fault, io_fault};
+use crate::error::{Fault, io_fault, lacks_descriptors};
 use crate::store::Store;
 use crate::store::lock::Lock;
 use std::fs::File;
@@ -71,6 +71,7 @@ fn why_away(dir: &Path, found: &io::Result<Option<String>>, mark: Option<&str>) 
             "{shown} is not the transfer area that the database speaks of, as {} is not there: is the disk mounted? {cure}",
             file.display()
         )),
+        Err(e) if lacks_descriptors(e) => None,
         Err(e) => Some(format!("cannot read {}: {e}: is the disk mounted, and sound? {cure}", file.display())),
     }
 }
@@ -179,6 +180,13 @@ pub fn accept(dir: &Path, mark: &str) -> Result<(), Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lack_of_descriptors_says_nothing_of_the_disk() {
+        let of = |errno| why_away(Path::new("/data/transfer"), &Err(io::Error::from_raw_os_error(errno)), Some("a"));
+        assert_eq!((of(libc::EMFILE), of(libc::ENFILE)), (None, None));
+        assert!(of(libc::EIO).is_some_and(|why| why.contains("is the disk mounted")));
+    }
 
     struct Place {
         dir: tempfile::TempDir,
