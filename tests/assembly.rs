@@ -204,6 +204,26 @@ fn who_brings_more_than_the_disk_keeps_waits_for_it() {
     life.power_cut();
 }
 
+/// What was waited for has to be begun, also where only pieces that are not complete grew.
+#[test]
+fn who_waits_for_the_disk_waits_for_a_sync_that_has_begun() {
+    const MIB: usize = 1 << 20;
+    let world = World::with(vec![("a.mxf".to_owned(), vec![7; 80 * MIB])], |_| {});
+    let life = world.start();
+    // The next sync would come in a minute.
+    life.store.set_thrifty(true);
+    let put = |at: usize| life.assembly.write_at(0, (at * MIB) as u64, &world.files[0].1[at * MIB..(at + 1) * MIB]).unwrap();
+    (0..12).for_each(|at| {
+        put(at);
+        life.assembly.commit(0, (at * MIB) as u64..((at + 1) * MIB) as u64);
+    });
+    let began = Instant::now();
+    (12..76).for_each(put);
+    // Each of the last twelve would wait for five seconds.
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    life.power_cut();
+}
+
 #[test]
 fn writes_in_any_order_from_many_threads_end_verified() {
     let world = World::new(&[("a.mxf", 900_000), ("sub/deep/b.mxf", 300_001), ("c.xml", 17)]);

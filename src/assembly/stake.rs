@@ -70,9 +70,6 @@ impl Stake {
 
     /// Blocks while too much is at stake: who brings more than the disk takes waits for the disk.
     pub fn wait(&self) {
-        if !self.is_full() {
-            return;
-        }
         let began = Instant::now();
         let mut guard = lock(&self.waiting);
         while self.is_full() {

@@ -139,7 +139,10 @@ impl Assembly {
 
     /// Before more is written: not faster than the disk can keep it.
     pub(super) fn wait_for_disk(&self) {
-        if !self.closed.load(Ordering::Acquire) && !self.poisoned.load(Ordering::Acquire) {
+        let kept = !self.closed.load(Ordering::Acquire) && !self.poisoned.load(Ordering::Acquire);
+        if kept && self.stake.is_full() {
+            // Of bytes that do not count nobody was told.
+            self.sync_due.notify_one();
             self.stake.wait();
         }
     }

@@ -1,7 +1,7 @@
 //! Rows of tasks that cannot be read: somebody edited them, or the disk did. Such a task stands still, and alone: the others
 //! go on, it is said once, and it can be cancelled and accepted anew.
 
-use super::tasks::{self, TaskRow, columns};
+use super::tasks::{self, TaskRow};
 use super::{Store, bad_row, db_fault};
 use crate::error::Fault;
 use crate::model::ids::TaskName;
@@ -57,13 +57,7 @@ impl Store {
 
     /// The task that a new one of the same role and name replaces. A broken one counts as none: nothing of it can go on.
     pub async fn task_to_replace(&self, role: Role, name: &TaskName) -> Result<Option<TaskRow>, Fault> {
-        let sql = format!("SELECT {} FROM tasks WHERE role = ? AND name = ?", columns("tasks"));
-        let row = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(role.as_str())
-            .bind(name.as_str())
-            .fetch_optional(&self.readers)
-            .await
-            .map_err(db_fault)?;
+        let row = self.row_by_name(role, name).await?;
         Ok(row.as_ref().and_then(|row| self.readable_one(row)))
     }
 

@@ -261,14 +261,13 @@ impl Store {
     }
 
     pub async fn task_by_name(&self, role: Role, name: &TaskName) -> Result<Option<TaskRow>, Fault> {
+        self.row_by_name(role, name).await?.as_ref().map(read).transpose()
+    }
+
+    pub(super) async fn row_by_name(&self, role: Role, name: &TaskName) -> Result<Option<SqliteRow>, Fault> {
         let sql = format!("SELECT {} FROM tasks WHERE role = ? AND name = ?", columns("tasks"));
-        let row = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(role.as_str())
-            .bind(name.as_str())
-            .fetch_optional(&self.readers)
-            .await
-            .map_err(db_fault)?;
-        row.as_ref().map(read).transpose()
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(role.as_str()).bind(name.as_str());
+        query.fetch_optional(&self.readers).await.map_err(db_fault)
     }
 
     /// Tasks that may still need work, oldest first. Broken ones are left out (see [`Store::take_broken`]).
