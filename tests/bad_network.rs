@@ -318,7 +318,8 @@ async fn a_cancelled_upload_leaves_no_parts() {
         world::entries(&at).into_iter().chain(world::entries(&at.join(world::SUBDIR))).filter(|e| e.contains("upload")).count()
     };
     assert!(world.sender.call("send", json!({"taskfile": taskfile})).await.ok);
-    until("a part is there", PATIENCE, async || (parts() > 1).then_some(())).await;
+    let sent = "select bytes_wire from v_legs where method = 'obs'";
+    until("a part is under way", PATIENCE, async || (world.sender.number(sent).await > 1 << 20).then_some(())).await;
     // The line goes down, which is why somebody cancels. What is in the bucket is given up when it is up again.
     line.set(Line::Down);
     let before = line.connections();

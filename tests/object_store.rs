@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 use std::time::{Duration, Instant};
+use support::obs_emulator::faults::ObsFault;
 use support::obs_emulator::{AK, ENDPOINT, ObsEmulator, Op, SK};
 use world::{Line, Link, Node, PATIENCE, SUBDIR, WallClock, World, entries, file_name, task_name, tree, until, watch_until};
 
@@ -476,6 +477,40 @@ async fn an_upload_over_a_line_that_breaks() {
     eprintln!("{} bytes over {breaks} breaks: {received} were sent, {:.0?}", package.bytes, began.elapsed());
     assert!(breaks > 0, "the line never broke");
     cloud.assert_uploaded_once(&package.dir, 1);
+}
+
+/// The answer that names a new upload is lost, and who asked is cancelled, or killed: nothing of it stays in the bucket.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_whose_beginning_was_not_answered_leaves_nothing() {
+    let mut world = World::new();
+    let Some(cloud) = Cloud::start(world.dir.path()).await else { return };
+    cloud.is_known_to(&mut world.sender);
+    world.sender.set_all(&Cloud::keys());
+    world.sender.set("splitfiles", false);
+    let package = world.package("film", 12, 1);
+    world.sender.start().await;
+    let task = task_name("film");
+    let taskfile = world.gentask("film", "0:1:0").await;
+    let kept = world.dir.path().join(&task);
+    std::fs::copy(&taskfile, &kept).expect("copy");
+    let begun = async || until("an upload has begun", PATIENCE, async || (cloud.store.unfinished() > 0).then_some(())).await;
+
+    cloud.store.faults().next(Op::Initiate, 1000, ObsFault::LostReply);
+    assert!(world.sender.call("send", json!({"taskfile": taskfile})).await.ok);
+    begun().await;
+    assert_eq!(world.sender.call("cancel", json!({"taskfile": task})).await.desc(), "succeed!");
+    until("it is given up", PATIENCE, async || (cloud.store.unfinished() == 0).then_some(())).await;
+    let notes = "select count(*) from checkpoints";
+    until("nothing is noted any more", PATIENCE, async || (world.sender.number(notes).await == 0).then_some(())).await;
+
+    assert!(world.sender.call("send", json!({"taskfile": kept})).await.ok);
+    begun().await;
+    world.sender.kill();
+    cloud.settles().await;
+    cloud.store.faults().clear();
+    world.sender.start().await;
+    world.ready(&task).await;
+    cloud.assert_holds(&package.dir);
 }
 
 /// A sender that was set up from another one's disk, so that both go on with the same upload: one object, whole and right,

@@ -23,9 +23,19 @@ async fn the_emulator_serves_the_official_sdk() {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{out}\n{err}");
     assert!(out.contains("every step passed"), "{out}\n{err}");
-    for op in
-        [Op::Put, Op::Get, Op::Head, Op::List, Op::Initiate, Op::PutPart, Op::ListParts, Op::Complete, Op::Abort, Op::Delete]
-    {
+    for op in [
+        Op::Put,
+        Op::Get,
+        Op::Head,
+        Op::List,
+        Op::Initiate,
+        Op::PutPart,
+        Op::ListParts,
+        Op::ListUploads,
+        Op::Complete,
+        Op::Abort,
+        Op::Delete,
+    ] {
         assert!(emulator.count(op) > 0, "the SDK did not send {op:?}");
     }
 }

@@ -191,6 +191,72 @@ async fn an_upload_is_given_up() {
     assert_eq!(first.checkpoints.load(&notes[0]).await.unwrap(), None);
 }
 
+/// The store has begun an upload whose id nobody here knows, as its answer was lost.
+async fn an_unanswered_upload(emulator: &ObsEmulator, package: &Package) -> LegContext {
+    let first = ctx();
+    emulator.faults().next(Op::Initiate, 1000, ObsFault::LostReply);
+    let (run, job) = (transport(emulator), package.publish_job(&first));
+    let fault = run.publish(job).await.unwrap_err();
+    assert!(fault.is_transient(), "{fault}");
+    assert_eq!(emulator.unfinished(), 1, "a try gives up what the one before it has begun");
+    emulator.faults().clear();
+    emulator.forget_requests();
+    first
+}
+
+#[tokio::test]
+async fn an_upload_whose_id_is_unknown_is_given_up_and_no_other_one() {
+    let (emulator, package) = (ObsEmulator::start().await, one_file(16));
+    let note = "upload:dcps/film/pic.mxf".to_owned();
+    // Nobody's business of ours: another file, and who began before this sender did.
+    emulator.begin_upload(BUCKET, "dcps/film/pic.mxf.old", chrono::TimeDelta::zero());
+    emulator.begin_upload(BUCKET, "dcps/film/pic.mxf", chrono::TimeDelta::minutes(16));
+    let theirs = emulator.unfinished();
+    emulator.faults().next(Op::Initiate, 1000, ObsFault::LostReply);
+    let first = ctx();
+    transport(&emulator).publish(package.publish_job(&first)).await.unwrap_err();
+    emulator.faults().clear();
+    assert_eq!(emulator.unfinished(), theirs + 1);
+    transport(&emulator).give_up(std::slice::from_ref(&note), &*first.checkpoints).await.unwrap();
+    assert_eq!(emulator.unfinished(), theirs);
+    assert_eq!(first.checkpoints.load(&note).await.unwrap(), None);
+
+    // The request may be under way still: what is not there yet is looked for again.
+    emulator.faults().next(Op::Initiate, 1000, ObsFault::Drop);
+    transport(&emulator).publish(package.publish_job(&first)).await.unwrap_err();
+    let fault = transport(&emulator).give_up(std::slice::from_ref(&note), &*first.checkpoints).await.unwrap_err();
+    assert!(fault.is_transient(), "{fault}");
+    assert!(first.checkpoints.load(&note).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn an_upload_whose_id_is_unknown_is_begun_anew() {
+    // With another time of the file, too: the first upload is not forgotten with its note.
+    for touched in [false, true] {
+        let (emulator, package) = (ObsEmulator::start().await, one_file(17));
+        let first = an_unanswered_upload(&emulator, &package).await;
+        if touched {
+            let file = std::fs::File::options().append(true).open(package.files[0].path.under(&package.root())).unwrap();
+            file.set_modified(std::time::SystemTime::now() + Duration::from_secs(60)).unwrap();
+        }
+        publish(&emulator, &package, &next_run(&first)).await;
+        assert_in_bucket(&emulator, &package);
+        assert_eq!((emulator.count(Op::Initiate), emulator.count(Op::Abort)), (1, 1), "{touched}");
+    }
+}
+
+/// A key may have no right to list uploads: that stops nobody.
+#[tokio::test]
+async fn who_may_not_list_uploads_goes_on() {
+    let (emulator, package) = (ObsEmulator::start().await, one_file(18));
+    emulator.faults().next(Op::ListUploads, 1000, ObsFault::Denied);
+    emulator.faults().next(Op::Initiate, 1, ObsFault::LostReply);
+    let first = ctx();
+    publish(&emulator, &package, &first).await;
+    assert_eq!(emulator.bytes(BUCKET, "dcps/film/pic.mxf").map(|b| b.len() as u64), Some(package.bytes()));
+    assert!(emulator.count(Op::ListUploads) > 0);
+}
+
 /// A receiver may leave the end of an uploaded part to another method: the rest is read from the object of the whole part.
 #[tokio::test]
 async fn a_part_of_an_uploaded_span_is_fetched() {
@@ -277,6 +343,7 @@ async fn every_passing_fault_is_survived() {
         for file in &*package.files {
             assert!(emulator.object(BUCKET, &format!("dcps/film/{}", file.path)).is_some(), "{fault:?} lost {}", file.path);
         }
+        assert_eq!(emulator.unfinished(), 0, "{fault:?}");
         for op in [Op::Head, Op::Get] {
             emulator.faults().next(op, 1, fault);
         }

@@ -4,7 +4,8 @@ import hashlib
 import socket
 import sys
 
-from obs import CompleteMultipartUploadRequest, CompletePart, GetObjectHeader, ObsClient, PutObjectHeader
+from obs import CompleteMultipartUploadRequest, CompletePart, GetObjectHeader, ListMultipartUploadsRequest
+from obs import ObsClient, PutObjectHeader
 
 port, ak, sk = sys.argv[1:4]
 # The bucket is part of the host name, and all these names are the emulator.
@@ -66,7 +67,10 @@ page = want("list parts", obs.listParts(BUCKET, "big", upload), 200)
 assert [p.partNumber for p in page.body.parts] == [1, 2, 3, 4] and page.body.isTruncated, page.body
 page = want("list more parts", obs.listParts(BUCKET, "big", upload, partNumberMarker=4), 200)
 assert [p.partNumber for p in page.body.parts] == [5, 6], page.body
-want("list uploads", obs.listMultipartUploads(BUCKET), 200)
+listed = want("list uploads", obs.listMultipartUploads(BUCKET, ListMultipartUploadsRequest(prefix="bi")), 200)
+assert [(u.key, u.uploadId) for u in listed.body.upload] == [("big", upload)] and listed.body.upload[0].initiated, listed.body
+listed = want("list other uploads", obs.listMultipartUploads(BUCKET, ListMultipartUploadsRequest(prefix="bo")), 200)
+assert not listed.body.upload, listed.body
 want("complete", obs.completeMultipartUpload(BUCKET, "big", upload, CompleteMultipartUploadRequest(parts)), 200)
 big = want("get big", obs.getObject(BUCKET, "big", loadStreamInMemory=True), 200)
 assert big.body.buffer == b"".join(pieces)

@@ -3,6 +3,9 @@
 //! The note names the upload and the file's size and time: an upload is continued only from the file that began it.
 //! Which parts are there is asked of the store (ListParts), not remembered; what is remembered is which of them were
 //! checked against their MD5 here, so that after a crash at most the few parts in flight are read again.
+//!
+//! The note is made before the store is asked to begin: whenever the answer does not reach us (the line breaks, the process
+//! is killed, the task is cancelled), the upload is found in the store's list of unfinished ones.
 
 use super::answer::Refusal;
 use super::client::{Ask, Bucket, etag_of, query_value};
@@ -27,10 +30,19 @@ use std::time::Duration;
 const MAX_PARTS: u64 = 10_000;
 const MIB: u64 = 1 << 20;
 
-/// An upload that has begun, as the leg remembers it.
+/// Stores refuse requests whose time differs from theirs by more than this (15 minutes).
+const SKEW: chrono::TimeDelta = chrono::TimeDelta::minutes(15);
+/// So long a request that we gave up may be on its way to the store.
+const UNDER_WAY: chrono::TimeDelta = chrono::TimeDelta::seconds(30);
+
+/// An upload that has begun, or was asked for, as the leg remembers it.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Note {
+    /// Empty until the store has told it.
     pub upload_id: String,
+    /// When it was asked for, in ms since the Unix epoch.
+    #[serde(default)]
+    pub asked_ms: i64,
     /// Store and bucket.
     pub place: String,
     pub part_size: u64,
@@ -42,6 +54,13 @@ pub(super) struct Note {
     /// Parts from the first one on that the digest has passed, and its midstate in hex.
     pub digested: u64,
     pub midstate: String,
+}
+
+impl Note {
+    /// The store was asked to begin, and no answer came.
+    pub fn is_unanswered(&self) -> bool {
+        self.upload_id.is_empty()
+    }
 }
 
 pub(super) fn note_key(key: &str) -> String {
@@ -69,19 +88,76 @@ pub(super) async fn forget(bucket: &Bucket, place: &str, key: &str, checkpoints:
 
 /// The same, for who can wait: the note stays as long as the upload does.
 pub(super) async fn give_up(bucket: &Bucket, place: &str, key: &str, checkpoints: &dyn Checkpoints) -> Result<(), Fault> {
-    abort(bucket, place, key, checkpoints).await?;
-    checkpoints.remove(&note_key(key)).await
+    if abort(bucket, place, key, checkpoints).await? {
+        return checkpoints.remove(&note_key(key)).await;
+    }
+    Err(Fault::transient(format!("an unfinished upload of {key} may be beginning still: it is looked for again")))
 }
 
-/// An upload that the store does not know (any more) is as good as given up.
-async fn abort(bucket: &Bucket, place: &str, key: &str, checkpoints: &dyn Checkpoints) -> Result<(), Fault> {
-    const DOING: &str = "cannot give up an unfinished upload";
-    let Some(note) = load_note(checkpoints, key).await?.filter(|note| note.place == place) else { return Ok(()) };
-    let ask = Ask::new(Method::DELETE, key, format!("uploadId={}", query_value(&note.upload_id)));
-    match bucket.ask(ask, DOING).await? {
-        super::client::Answer::Refused(r) if r.is_lost_upload() => Ok(()),
-        answer => answer.or_fault(DOING).map(drop),
+const GIVING_UP: &str = "cannot give up an unfinished upload";
+
+/// Gives up what the note speaks of. An upload that the store does not know (any more) is as good as given up. `false`: it
+/// may come into being yet.
+pub(super) async fn abort(bucket: &Bucket, place: &str, key: &str, checkpoints: &dyn Checkpoints) -> Result<bool, Fault> {
+    let Some(note) = load_note(checkpoints, key).await?.filter(|note| note.place == place) else { return Ok(true) };
+    if !note.is_unanswered() {
+        abort_one(bucket, key, &note.upload_id).await?;
+        return Ok(true);
     }
+    let asked = chrono::DateTime::from_timestamp_millis(note.asked_ms).unwrap_or_default();
+    let ids = match begun_since(bucket, key, asked - SKEW).await? {
+        Ok(ids) => ids,
+        Err(refused) => {
+            let fault = refused.fault("cannot list the bucket's unfinished uploads");
+            if fault.is_transient() {
+                return Err(fault);
+            }
+            // It may be no right of the key's, or beyond the store.
+            tracing::warn!(key, %fault, detail = fault.detail, "an unfinished upload may stay in the bucket");
+            return Ok(true);
+        }
+    };
+    for id in &ids {
+        abort_one(bucket, key, id).await?;
+    }
+    Ok(!ids.is_empty() || (chrono::Utc::now() - asked).abs() > UNDER_WAY)
+}
+
+async fn abort_one(bucket: &Bucket, key: &str, id: &str) -> Result<(), Fault> {
+    let ask = Ask::new(Method::DELETE, key, format!("uploadId={}", query_value(id)));
+    match bucket.ask(ask, GIVING_UP).await? {
+        super::client::Answer::Refused(r) if r.is_lost_upload() => Ok(()),
+        answer => answer.or_fault(GIVING_UP).map(drop),
+    }
+}
+
+/// The unfinished uploads of exactly this key that were begun at that time or later (of one key at most a page of 1,000:
+/// it comes first of those that begin like it).
+async fn begun_since(
+    bucket: &Bucket,
+    key: &str,
+    since: chrono::DateTime<chrono::Utc>,
+) -> Result<Result<Vec<String>, Refusal>, Fault> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct List {
+        #[serde(default, rename = "Upload")]
+        uploads: Vec<Unfinished>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Unfinished {
+        key: String,
+        upload_id: String,
+        initiated: chrono::DateTime<chrono::Utc>,
+    }
+    let ask = Ask::new(Method::GET, "", format!("prefix={}&uploads", query_value(key)));
+    let list: List = match bucket.ask_text(ask, GIVING_UP).await? {
+        Ok(text) => quick_xml::de::from_str(&text).map_err(|e| unreadable(GIVING_UP, e))?,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    let ours = list.uploads.into_iter().filter(|u| u.key == key && u.initiated >= since);
+    Ok(Ok(ours.map(|u| u.upload_id).collect()))
 }
 
 /// Bytes per part: small enough that a restart repeats little, large enough for the limit of parts.

@@ -207,6 +207,7 @@ impl<'a> Upload<'a> {
     async fn begin(&self, bucket: &Bucket, object: &Object<'_>) -> Result<Option<Begun>, Fault> {
         let checkpoints = &*self.ctx.checkpoints;
         let (place, stamp) = (self.location.place(), object.source.stamp);
+        let mut asked = None;
         if let Some(note) = multipart::load_note(checkpoints, &object.key).await? {
             let same = note.place == place
                 && (note.size, note.mtime_ns) == (stamp.size, stamp.mtime_ns)
@@ -214,6 +215,8 @@ impl<'a> Upload<'a> {
                 && note.part_size > 0;
             if !same {
                 multipart::forget(bucket, &place, &object.key, checkpoints).await?;
+            } else if note.is_unanswered() {
+                asked = Some(note);
             } else {
                 let list = || multipart::list_parts(bucket, &object.key, &note.upload_id, &object.doing);
                 match with_retries(self.options.retry, &self.ctx.stop, list).await.transpose()? {
@@ -227,13 +230,11 @@ impl<'a> Upload<'a> {
                 }
             }
         }
-        let meta = self.meta(bucket, object);
-        let initiate = || multipart::initiate(bucket, &object.key, &meta, &object.doing);
-        let Some(upload_id) = with_retries(self.options.retry, &self.ctx.stop, initiate).await.transpose()? else {
-            return Ok(None);
-        };
-        let note = Note {
-            upload_id,
+        // Of what is asked for a second time the first one may be there.
+        let unsure = AtomicBool::new(asked.is_some());
+        let mut note = asked.unwrap_or_else(|| Note {
+            upload_id: String::new(),
+            asked_ms: chrono::Utc::now().timestamp_millis(),
             place,
             part_size: multipart::part_size(object.span.len, self.options.part_size),
             size: stamp.size,
@@ -242,7 +243,19 @@ impl<'a> Upload<'a> {
             checked: String::new(),
             digested: 0,
             midstate: String::new(),
+        });
+        multipart::save_note(checkpoints, &object.key, &note).await?;
+        let meta = self.meta(bucket, object);
+        let initiate = || async {
+            if unsure.swap(true, Relaxed) {
+                multipart::abort(bucket, &note.place, &object.key, checkpoints).await?;
+            }
+            multipart::initiate(bucket, &object.key, &meta, &object.doing).await
         };
+        let Some(upload_id) = with_retries(self.options.retry, &self.ctx.stop, initiate).await.transpose()? else {
+            return Ok(None);
+        };
+        note.upload_id = upload_id;
         multipart::save_note(checkpoints, &object.key, &note).await?;
         Ok(Some(Begun { note, etags: BTreeMap::new(), frontier: Frontier::default() }))
     }

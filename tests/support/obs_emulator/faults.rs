@@ -14,6 +14,7 @@ pub enum Op {
     Initiate,
     PutPart,
     ListParts,
+    ListUploads,
     Complete,
     Abort,
     Other,
@@ -29,6 +30,8 @@ pub enum ObsFault {
     Drop,
     /// The request is carried out, then the connection breaks without an answer.
     LostReply,
+    /// 403: the key has no right to do this.
+    Denied,
     /// The answer is late.
     Slow(Duration),
     /// The answer's body breaks off after so many bytes.

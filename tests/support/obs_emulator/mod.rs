@@ -145,6 +145,14 @@ impl ObsEmulator {
         self.shared.state.tables.lock().unwrap().uploads.len()
     }
 
+    /// Somebody else's upload, begun so long ago.
+    pub fn begin_upload(&self, bucket: &str, key: &str, ago: chrono::TimeDelta) {
+        let initiated = self.shared.clocks()[0] - ago;
+        let (bucket, key, headers, parts) = (bucket.to_owned(), key.to_owned(), BTreeMap::new(), BTreeMap::new());
+        let upload = state::Upload { bucket, key, headers, parts, initiated };
+        self.shared.state.tables.lock().unwrap().uploads.insert(uuid::Uuid::new_v4().simple().to_string(), upload);
+    }
+
     /// Gives up every unfinished upload behind the clients' backs.
     pub fn drop_uploads(&self) {
         self.shared.state.tables.lock().unwrap().uploads.clear();

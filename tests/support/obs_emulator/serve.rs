@@ -53,7 +53,8 @@ impl Target {
     fn op(&self, method: &Method) -> Op {
         let upload = self.has("uploadId");
         match (method.as_str(), self.key.is_empty()) {
-            ("GET", true) if !self.has("uploads") && !self.has("location") => Op::List,
+            ("GET", true) if self.has("uploads") => Op::ListUploads,
+            ("GET", true) if !self.has("location") => Op::List,
             (_, true) => Op::Other,
             ("POST", _) if self.has("uploads") => Op::Initiate,
             ("POST", _) if upload => Op::Complete,
@@ -108,6 +109,7 @@ async fn answer(shared: &Shared, mut request: Request) -> Response {
         Some(ObsFault::TooMany) => {
             return reply(429).header("retry-after", "1").content_type("application/xml").body(xml::error("SlowDown"));
         }
+        Some(ObsFault::Denied) => return error(403, "AccessDenied"),
         Some(ObsFault::Slow(delay)) => tokio::time::sleep(delay).await,
         _ => {}
     }
@@ -187,6 +189,7 @@ impl Deed<'_> {
                 reply(204).finish()
             }
             Op::List => self.list(),
+            Op::ListUploads => self.uploads(),
             Op::Initiate => self.initiate(),
             Op::PutPart | Op::ListParts | Op::Complete | Op::Abort => self.upload(op),
             Op::Other => self.other(method),
@@ -287,11 +290,17 @@ impl Deed<'_> {
         xml_reply(xml::list(&ask, &self.tables().objects))
     }
 
+    fn uploads(&self) -> Response {
+        let prefix = self.target.query("prefix").unwrap_or_default();
+        xml_reply(xml::uploads(&self.target.bucket, &prefix, &self.tables().uploads))
+    }
+
     fn initiate(&self) -> Response {
         let id = uuid::Uuid::new_v4().simple().to_string();
         let (bucket, key) = self.place();
         let text = xml::initiated(&bucket, &key, &id);
-        let upload = super::state::Upload { bucket, key, headers: kept_headers(&self.headers), parts: BTreeMap::new() };
+        let (headers, initiated) = (kept_headers(&self.headers), self.shared.clocks()[0]);
+        let upload = super::state::Upload { bucket, key, headers, parts: BTreeMap::new(), initiated };
         self.tables().uploads.insert(id, upload);
         xml_reply(text)
     }
@@ -355,7 +364,6 @@ impl Deed<'_> {
         match method.as_str() {
             "HEAD" => reply(200).header("x-obs-api", "3.0").header("x-obs-bucket-location", "test").finish(),
             "PUT" => reply(200).finish(),
-            "GET" if self.target.has("uploads") => xml_reply(xml::uploads(&self.target.bucket, &self.tables().uploads)),
             "GET" if self.target.has("location") => xml_reply("<Location>test</Location>".into()),
             _ => error(405, "MethodNotAllowed"),
         }

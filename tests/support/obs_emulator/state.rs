@@ -36,6 +36,7 @@ pub struct Upload {
     pub key: String,
     pub headers: BTreeMap<String, String>,
     pub parts: BTreeMap<u64, Blob>,
+    pub initiated: chrono::DateTime<chrono::Utc>,
 }
 
 #[derive(Default)]

@@ -54,14 +54,15 @@ pub fn parts(upload: &Upload, id: &str, marker: u64, max: usize) -> String {
     )
 }
 
-pub fn uploads(bucket: &str, uploads: &BTreeMap<String, Upload>) -> String {
+pub fn uploads(bucket: &str, prefix: &str, uploads: &BTreeMap<String, Upload>) -> String {
     let items: String = uploads
         .iter()
-        .filter(|(_, u)| u.bucket == bucket)
+        .filter(|(_, u)| u.bucket == bucket && u.key.starts_with(prefix))
         .map(|(id, u)| {
             format!(
-                "<Upload><Key>{}</Key><UploadId>{id}</UploadId><Initiated>2026-01-01T00:00:00.000Z</Initiated></Upload>",
-                escape(&u.key)
+                "<Upload><Key>{}</Key><UploadId>{id}</UploadId><Initiated>{}</Initiated></Upload>",
+                escape(&u.key),
+                u.initiated.format("%Y-%m-%dT%H:%M:%S%.3fZ")
             )
         })
         .collect();
