@@ -8,6 +8,7 @@
 use super::conductor::Conductor;
 use super::legs::{self, Plan, Purpose};
 use super::repair;
+use super::whereabouts::{was_removed, whereabouts};
 use crate::error::Fault;
 use crate::model::span::Method;
 use crate::model::task::LegState;
@@ -16,6 +17,8 @@ use crate::transport::away::why_away;
 use crate::views::places::make_stores;
 use std::time::Duration;
 
+/// The note of a leg about where its package is.
+const WHEREABOUTS: &str = "whereabouts";
 /// Between two looks for a package whose disk is away.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -88,20 +91,58 @@ impl Conductor {
         Ok(())
     }
 
-    /// Why a publishing leg has to wait for the disk of its package. `failed`: it met something.
-    pub(super) async fn package_is_away(&self, plan: &Plan, method: Method, purpose: Purpose, failed: bool) -> Option<String> {
-        let config = self.node.config.current();
+    /// Does a leg read the package where it lies? `failed`: it met something.
+    fn reads_package(&self, plan: &Plan, method: Method, purpose: Purpose, failed: bool) -> bool {
+        let uploads = || legs::uploads(&self.node.config.current(), &plan.file);
         let reads = match method {
             Method::Bt => true,
-            Method::Obs => legs::uploads(&config, &plan.file),
+            Method::Obs => uploads(),
             // Its origin may be this node, or have a disk of its own.
-            Method::Cdn => failed && legs::uploads(&config, &plan.file),
+            Method::Cdn => failed && uploads(),
         };
-        if purpose != Purpose::Publish || !reads {
+        purpose == Purpose::Publish && reads
+    }
+
+    /// Why a publishing leg has to wait for the disk of its package. `failed`: it met something.
+    pub(super) async fn package_is_away(&self, plan: &Plan, method: Method, purpose: Purpose, failed: bool) -> Option<String> {
+        if !self.reads_package(plan, method, purpose, failed) {
             return None;
         }
+        let (root, noted) = (plan.package_root(), self.noted(plan, method).await);
+        let look = move || why_away(&root).filter(|_| !noted.is_some_and(|noted| was_removed(&root, &noted)));
+        tokio::task::spawn_blocking(look).await.unwrap_or_default()
+    }
+
+    /// Notes where the package is that a leg is about to publish.
+    pub(super) async fn note_package(&self, plan: &Plan, method: Method, purpose: Purpose) -> Result<(), Fault> {
+        if !self.reads_package(plan, method, purpose, false) {
+            return Ok(());
+        }
         let root = plan.package_root();
-        tokio::task::spawn_blocking(move || why_away(&root)).await.unwrap_or_default()
+        let found = tokio::task::spawn_blocking(move || whereabouts(&root)).await.unwrap_or_default();
+        let noted = self.noted(plan, method).await;
+        match found.filter(|at| Some(at) != noted.as_ref()) {
+            Some(at) => self.node.store.save_checkpoint(plan.task.id, method, WHEREABOUTS, &at).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn noted(&self, plan: &Plan, method: Method) -> Option<String> {
+        self.node.store.checkpoint(plan.task.id, method, WHEREABOUTS).await.unwrap_or_default()
+    }
+
+    /// What a leg met, in other words when it looked like a disk that is away, and is a package that was removed.
+    pub(super) async fn or_removed(&self, plan: &Plan, method: Method, purpose: Purpose, fault: Fault) -> Fault {
+        if !(fault.away && self.reads_package(plan, method, purpose, true)) {
+            return fault;
+        }
+        let Some(noted) = self.noted(plan, method).await else { return fault };
+        let root = plan.package_root();
+        let shown = root.display().to_string();
+        match tokio::task::spawn_blocking(move || was_removed(&root, &noted)).await {
+            Ok(true) => Fault::permanent(format!("{shown} was removed since it was hashed: put it back, or run gentask again")),
+            _ => fault,
+        }
     }
 
     /// A leg that met a disk which is away waits, and its tries stay as they are. `false`: that is not what it met.
