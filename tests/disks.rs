@@ -334,7 +334,9 @@ async fn a_package_that_was_deleted_is_told_from_a_disk_that_is_away() {
     std::fs::rename(&kept_torrent, &torrent).expect("rename");
     std::fs::rename(&kept, &package.dir).expect("rename");
     let failed = world.sender.data().join("sender/failed").join(task_name("film"));
-    assert!(world.sender.call("send", json!({"taskfile": failed})).await.ok);
+    until("it is shown", PATIENCE, async || failed.exists().then_some(())).await;
+    let reply = world.sender.call("send", json!({"taskfile": failed})).await;
+    assert!(reply.ok, "{reply:?}");
     world.ready(&task_name("film")).await;
     seeds(&world.sender, "film").await;
     world.sender.kill();
@@ -378,4 +380,36 @@ async fn a_library_that_hangs_holds_up_no_other_client() {
         reply.ok.then_some(())
     };
     until("it answers again", PATIENCE, works).await;
+}
+
+/// The package of one task lies on a file server that does not answer, those of others do not.
+#[tokio::test]
+async fn a_package_that_hangs_holds_up_no_other_task() {
+    let mut world = World::new();
+    let backing = world.dir.path().join("backing");
+    std::fs::create_dir_all(&backing).expect("directory");
+    world::make_package(&backing, "film", 5 * MIB, 1);
+    let Some(server) = Served::mount(&backing.join("film"), &world.sender.store().join("film")).await else { return };
+    world.package("slow", 20, 1);
+    world.package("third", 5, 1);
+    world.sender.set_all(&json!({"uploadingnum": 1, "obsrate": "20K"}));
+    world.sender.start().await;
+    let mut files = Vec::new();
+    for (name, ratio) in [("slow", "0:1:0"), ("film", "1:0:0"), ("third", "1:0:0")] {
+        files.push(world.gentask(name, ratio).await);
+    }
+    assert!(world.sender.call("send", json!({"taskfile": files[0]})).await.ok);
+    let begun = "select count(*) from v_tasks where state = 'uploading'";
+    until("the place is taken", PATIENCE, async || (world.sender.number(begun).await == 1).then_some(())).await;
+    assert!(world.sender.call("send", json!({"taskfile": files[1]})).await.ok);
+    server.hang();
+    assert!(world.sender.call("cancel", json!({"taskfile": task_name("slow")})).await.ok);
+    let asks = "select count(*) from v_legs where task like '%-film.%' and error like '%does not answer%'";
+    until("it is told", PATIENCE, async || (world.sender.number(asks).await == 1).then_some(())).await;
+    world.sender.set("uploadingnum", 5);
+    assert!(world.sender.get("reloadconf").await.is_some());
+    world.send(&files[2]).await;
+    nothing_failed(&world.sender).await;
+    server.answer();
+    seeds(&world.sender, "film").await;
 }

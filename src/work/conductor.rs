@@ -47,6 +47,7 @@ pub struct Conductor {
     pub(super) generating: Option<super::generate::Job>,
     /// gentask jobs that met something that passes, and when they are begun anew.
     pub(super) postponed: HashMap<i64, super::generate::Postponed>,
+    pub(super) looks: super::disk::Looks,
     pub(super) results: mpsc::Sender<Report>,
     inbox: mpsc::Receiver<Report>,
     pub(super) samples: u32,
@@ -121,6 +122,7 @@ impl Conductor {
             rooms: Default::default(),
             generating: None,
             postponed: HashMap::new(),
+            looks: Default::default(),
             results,
             inbox,
             samples: 0,
