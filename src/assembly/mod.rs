@@ -23,7 +23,7 @@ mod sync;
 mod vanished;
 
 pub use finish::{Finished, already_renamed, check_packing_list, complete_after_rename, finish};
-pub use local::{Copied, Way};
+pub use local::{Copied, Way, has_times_of_its_own};
 pub use room::Room;
 pub use staging::remove as remove_staged;
 pub use vanished::times_as_recorded;
