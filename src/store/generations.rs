@@ -120,9 +120,9 @@ impl Store {
         rows.into_iter().map(read).collect()
     }
 
-    /// Moves a live job on. One that was cancelled meanwhile stays cancelled.
-    pub async fn set_generation(&self, id: i64, state: GenerationState, error: &str, now_ms: i64) -> Result<(), Fault> {
-        sqlx::query(
+    /// Moves a live job on. `false`: it was cancelled meanwhile, and stays so.
+    pub async fn set_generation(&self, id: i64, state: GenerationState, error: &str, now_ms: i64) -> Result<bool, Fault> {
+        let done = sqlx::query(
             "UPDATE generations SET state = ?1, error = ?2, finished_at = CASE WHEN ?1 IN ('queued', 'running') THEN NULL ELSE ?3 END \
              WHERE id = ?4 AND state IN ('queued', 'running')",
         )
@@ -133,7 +133,7 @@ impl Store {
         .execute(&self.writer)
         .await
         .map_err(db_fault)?;
-        Ok(())
+        Ok(done.rows_affected() == 1)
     }
 
     /// Ends the live job of a task file of this name. `false`: there is none.

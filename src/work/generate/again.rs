@@ -16,7 +16,7 @@ impl Conductor {
         self.postponed.insert(id, Instant::now() + AGAIN);
         let text = fault_text(fault);
         self.node.event(Level::Warn, "gentask", task, &format!("tried again in a moment: {text}")).await;
-        self.node.store.set_generation(id, GenerationState::Queued, &text, self.node.clock.now_ms()).await
+        self.node.store.set_generation(id, GenerationState::Queued, &text, self.node.clock.now_ms()).await.map(drop)
     }
 
     /// Jobs that may begin now, oldest first.
