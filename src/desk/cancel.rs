@@ -7,6 +7,7 @@ use crate::error::Fault;
 use crate::model::ids::TaskName;
 use crate::model::task::{Role, TaskState};
 use crate::store::events::Level;
+use crate::store::tasks::CANCELLED;
 
 impl Desk {
     pub async fn cancel(&self, taskfile: &str) -> Reply {
@@ -88,7 +89,7 @@ impl Desk {
             return Ok(false);
         }
         // The conductor may be moving the task on at this moment: take it from wherever it is now.
-        while !self.store.move_task(id, state, TaskState::History, "cancelled", self.clock.now_ms()).await? {
+        while !self.store.move_task(id, state, TaskState::History, CANCELLED, self.clock.now_ms()).await? {
             match self.store.task_state(role, name).await? {
                 Some((same, now)) if same == id && now != TaskState::History => state = now,
                 _ => return Ok(true),

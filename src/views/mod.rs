@@ -21,7 +21,7 @@ use crate::model::ids::TaskName;
 use crate::model::ratio::Ratio;
 use crate::model::task::{Role, TaskState};
 use crate::store::Store;
-use crate::store::tasks::TaskRow;
+use crate::store::tasks::{CANCELLED, TaskRow};
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -128,6 +128,10 @@ impl TaskDirs {
     fn export_error(&self, task: &TaskRow) -> Result<(), Fault> {
         if matches!(task.state, TaskState::DownloadError | TaskState::Failed) {
             return write_file(&self.error_file(task.role, &task.name), format!("{}\n", task.reason).as_bytes());
+        }
+        // Here, and not only by whoever cancels it: that may be killed in between.
+        if task.state == TaskState::History && task.reason == CANCELLED {
+            return self.clear_errors(task.role, &task.name);
         }
         self.retire_error(task.role, &task.name)
     }
