@@ -180,3 +180,46 @@ async fn a_cancel_that_is_killed_leaves_no_error_files() {
     until("it is shown", PATIENCE, async || (world.receiver.places(&task) == ["receiver/history"]).then_some(())).await;
     until("no error is left", PATIENCE, async || entries(&downloading).is_empty().then_some(())).await;
 }
+
+/// A task file that was put into the queue is queued, as far as anybody can tell who looks there: it can be cancelled before it
+/// is taken in, and when it is tried again later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drop_is_cancelled_before_it_is_taken_in() {
+    let mut world = World::new();
+    world.package("film", 3, 1);
+    world.package("next", 3, 1);
+    world.start().await;
+    let task = task_name("film");
+    let at = kept(&world, &world.publish("film", "1:0:0").await);
+    let next = kept(&world, &world.publish("next", "0:0:1").await);
+    let queues = world.receiver.data().join("receiver/queues");
+    let put = |file: &Path| {
+        let draft = world.receiver.data().join("receiver/tmp").join("draft");
+        std::fs::copy(file, &draft).expect("copy");
+        std::fs::rename(&draft, queues.join(file_name(file))).expect("rename");
+    };
+    let is_over = async |node: &Node| {
+        assert_eq!(node.places(&task), ["receiver/history"]);
+        assert_eq!(entries(&queues), Vec::<String>::new());
+        let again = node.call("cancel", json!({"taskfile": task})).await;
+        assert_eq!((again.ok, again.desc()), (true, format!("no need to cancel, not found task: {task}")));
+    };
+    put(&at);
+    cancelled(&world.receiver, &task).await;
+    is_over(&world.receiver).await;
+    // Without its torrent it cannot be received now.
+    world.sender.kill();
+    put(&at);
+    until("it is told", PATIENCE, async || queues.join(format!("{task}.err")).exists().then_some(())).await;
+    cancelled(&world.receiver, &task).await;
+    is_over(&world.receiver).await;
+    world.sender.start().await;
+    put(&next);
+    until("the next one is taken in", PATIENCE, async || entries(&queues).is_empty().then_some(())).await;
+    world.receiver.downloaded(&task_name("next")).await;
+    assert_eq!(
+        world.receiver.number(&format!("select count(*) from v_tasks where task = '{task}' and state <> 'history'")).await,
+        0
+    );
+    assert!(!world.receiver.store().join("film").exists());
+}

@@ -50,6 +50,8 @@ impl Desk {
         let part = paths::part_torrent(&config.dcps_tmp_dir(&order.basesubdir), &order.name);
         let (dcppath, taskfile) = (order.dcppath.display().to_string(), order.taskfile.display().to_string());
         let generating = || Reply::err(format!("same torrent process is generating:{} ", full.display()));
+        // Nobody else's job comes between: what is removed below would be what it has just written.
+        let _one = self.admission.lock().await;
         if matches!(self.store.generation(&dcppath, &taskfile).await, Ok(Some(g)) if g.state.is_live()) {
             return Err(generating());
         }

@@ -148,6 +148,19 @@ impl TaskDirs {
         self.receiver.join(TaskState::Queues.dir()).join(format!("{name}.err"))
     }
 
+    /// Takes a file out of the receiver's queue that is no view of ours, and what was said of it. It is kept in
+    /// another directory. `false`: there is none. Blocking.
+    pub fn take_drop(&self, name: &TaskName, to: &str) -> Result<bool, Fault> {
+        let dropped = self.path(Role::Recv, TaskState::Queues, name);
+        if self.there().is_err() || !dropped.symlink_metadata().is_ok_and(|m| m.is_file()) {
+            return Ok(false);
+        }
+        move_file(&dropped, &self.receiver.join(to).join(name.as_str()))?;
+        remove_for_good(&self.drop_error(name))?;
+        sync_dir(&dropped)?; // else it would be received after a power cut
+        Ok(true)
+    }
+
     /// What stands in the error file goes to `.errhistory`: the work goes on. Blocking.
     pub fn retire_error(&self, role: Role, name: &TaskName) -> Result<(), Fault> {
         let path = self.error_file(role, name);
@@ -257,12 +270,16 @@ pub fn remove(path: &Path) -> Result<(), Fault> {
 
 /// Removes a view if it is there. It does not come back after a power cut: a task file in the queue would be received again.
 fn remove_for_good(path: &Path) -> Result<(), Fault> {
-    let gone = |e: io::Error| io_fault("cannot remove", path, &e);
     match std::fs::remove_file(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(gone(e)),
-        Ok(()) => path.parent().map_or(Ok(()), |dir| File::open(dir).and_then(|d| d.sync_all()).map_err(gone)),
+        Err(e) => Err(io_fault("cannot remove", path, &e)),
+        Ok(()) => sync_dir(path),
     }
+}
+
+fn sync_dir(of: &Path) -> Result<(), Fault> {
+    let gone = |e: io::Error| io_fault("cannot remove", of, &e);
+    of.parent().map_or(Ok(()), |dir| File::open(dir).and_then(|d| d.sync_all()).map_err(gone))
 }
 
 /// Where clients of a cacher look for what it seeds (protocol section 10): a link to where the data are. The data have a
