@@ -162,7 +162,7 @@ impl TaskDirs {
     }
 
     /// What stands in the error file goes to `.errhistory`: the work goes on. Blocking.
-    pub fn retire_error(&self, role: Role, name: &TaskName) -> Result<(), Fault> {
+    fn retire_error(&self, role: Role, name: &TaskName) -> Result<(), Fault> {
         let path = self.error_file(role, name);
         match std::fs::read(&path) {
             Ok(old) => {
@@ -224,6 +224,13 @@ pub async fn note_error(store: &Store, dirs: &TaskDirs, task: i64, line: &str) -
     let at_work = |row: &TaskRow| matches!(row.state, TaskState::Uploading | TaskState::Downloading);
     let Some(row) = store.task(task).await?.filter(at_work) else { return Ok(()) };
     append(&dirs.error_file(row.role, &row.name), format!("{line}\n").as_bytes())
+}
+
+/// The error of the last try goes to `.errhistory`, as another one begins. Not for a task that is over meanwhile.
+pub async fn retire_error(store: &Store, dirs: &TaskDirs, task: i64) -> Result<(), Fault> {
+    let _one = dirs.one.lock().await;
+    let Some(row) = store.task(task).await?.filter(|row| row.state != TaskState::History) else { return Ok(()) };
+    dirs.retire_error(row.role, &row.name)
 }
 
 /// Errors of a task are kept up to this size; then they begin anew.
