@@ -154,6 +154,25 @@ async fn a_gentask_that_is_cancelled_at_its_end_leaves_no_task_file() {
     world.gentask("film", "0:0:1").await;
 }
 
+/// A gentask that is refused because somebody holds the database: what was made before is there still.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gentask_that_is_refused_removes_nothing() {
+    let world = &mut World::new();
+    world.package("film", 3, 1);
+    world.sender.start().await;
+    let taskfile = world.gentask("film", "1:0:1").await;
+    let dcp = world.sender.data().join("dcp").join("cfec-001");
+    let torrents = [dcp.join("dcps/film.torrent"), dcp.join("dcps-tmp/film-tmp.torrent")];
+    let order = json!({"dcppath": dcp.join("dcps/film"), "taskfile": taskfile, "basesubdir": "cfec-001", "policy": "fulltime",
+        "btobscdn": "0:0:1", "deloldtorrent": "true"});
+    let shell = hold(&world.sender).await;
+    let refused = world.sender.call("gentask", order).await;
+    assert!(!refused.ok, "{}", refused.desc());
+    assert!(taskfile.exists() && torrents.iter().all(|t| t.exists()), "{:?}", entries(&dcp));
+    drop(shell);
+    world.send(&taskfile).await;
+}
+
 /// A cancel whose process is killed half-way: the error files go all the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancel_that_is_killed_leaves_no_error_files() {

@@ -50,20 +50,18 @@ impl Desk {
         let part = paths::part_torrent(&config.dcps_tmp_dir(&order.basesubdir), &order.name);
         let (dcppath, taskfile) = (order.dcppath.display().to_string(), order.taskfile.display().to_string());
         let generating = || Reply::err(format!("same torrent process is generating:{} ", full.display()));
-        // Nobody else's job comes between: what is removed below would be what it has just written.
-        let _one = self.admission.lock().await;
         if matches!(self.store.generation(&dcppath, &taskfile).await, Ok(Some(g)) if g.state.is_live()) {
             return Err(generating());
         }
         let cached = !order.deloldtorrent && full.exists() && matches!(self.store.torrent(&order.dcppath).await, Ok(Some(_)));
-        if order.deloldtorrent {
-            for old in [&full, &part] {
-                crate::views::remove(old).map_err(|fault| failed(&fault))?;
-            }
-        }
-        // The client polls for the file's existence: an old one must not look like the new one.
-        crate::views::remove(&order.taskfile).map_err(|fault| failed(&fault))?;
-        let queued = self.store.queue_generation(&dcppath, &taskfile, &order.to_json(), send, self.clock.now_ms()).await;
+        // The client polls for the file's existence: an old one must not look like the new one. Of a request that is refused
+        // everything stays, and so does what another one's job has just written.
+        let clear = || {
+            let torrents = [&full, &part].into_iter().filter(|_| order.deloldtorrent);
+            torrents.chain([&order.taskfile]).try_for_each(|old| crate::views::remove(old))
+        };
+        let request = order.to_json();
+        let queued = self.store.queue_generation_once(&dcppath, &taskfile, &request, send, self.clock.now_ms(), clear).await;
         let id = queued.map_err(|fault| failed(&fault))?.ok_or_else(generating)?;
         let name = order.taskfile.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let kind = if send { "sends" } else { "gentask" };
