@@ -6,6 +6,7 @@ mod world;
 use serde_json::json;
 use sqlx::{ConnectOptions as _, Executor as _, SqliteConnection};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use world::{Gate, Node, PATIENCE, World, entries, file_name, task_name, tree, until};
 
 /// Somebody's shell holds the database until it is dropped.
@@ -241,4 +242,34 @@ async fn a_drop_is_cancelled_before_it_is_taken_in() {
         0
     );
     assert!(!world.receiver.store().join("film").exists());
+}
+
+/// Cancelled while its refusal is written: that goes with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drop_that_is_cancelled_while_it_is_refused_leaves_no_error() {
+    let mut world = World::new();
+    let Some(gate) = Gate::before(&mut world.receiver) else { return };
+    world.package("film", 3, 1);
+    world.start().await;
+    let task = task_name("film");
+    let at = kept(&world, &world.publish("film", "1:0:0").await);
+    // Without its torrent it cannot be received now.
+    world.sender.kill();
+    let queues = world.receiver.data().join("receiver/queues");
+    gate.close("fsync", "receiver/queues/.");
+    std::fs::copy(&at, queues.join(&task)).expect("copy");
+    gate.holds("it is being refused").await;
+    let mut cancel = std::pin::pin!(world.receiver.call("cancel", json!({"taskfile": task})));
+    let early = tokio::time::timeout(Duration::from_secs(2), &mut cancel).await;
+    gate.open();
+    let reply = match early {
+        Ok(reply) => reply,
+        Err(_) => cancel.await,
+    };
+    assert_eq!(reply.desc(), "succeed!");
+    // What comes later is told later.
+    std::fs::write(queues.join("later.json"), "{}").expect("write");
+    until("the next one is told", PATIENCE, async || queues.join("later.json.err").exists().then_some(())).await;
+    assert_eq!(entries(&queues), ["later.json", "later.json.err"]);
+    assert_eq!(world.receiver.places(&task), ["receiver/history"]);
 }

@@ -126,18 +126,18 @@ impl Conductor {
         let (store, now) = (self.node.store.clone(), self.node.clock.now_ms());
         self.postponed.remove(&ended.id);
         store.record_generation(ended.id, job.progress.done.load(Ordering::Relaxed), job.total.load(Ordering::Relaxed)).await?;
-        // Cancelled at the last moment: whoever polls for the task file must not find it.
-        let made = ended.outcome.is_ok().then(|| Path::new(&ended.name));
-        let taken_back = |wanted: bool| made.filter(|_| !wanted).map_or(Ok(()), views::remove);
-        if job.paused.load(Ordering::Relaxed) {
-            return taken_back(store.set_generation(ended.id, GenerationState::Queued, "", now).await?);
+        if job.paused.load(Ordering::Relaxed) && ended.outcome.is_err() {
+            return store.set_generation(ended.id, GenerationState::Queued, "", now).await.map(drop);
         }
         let still_wanted = store.live_generations().await?.iter().any(|g| g.id == ended.id);
         let task = ended.name.rsplit('/').next().unwrap_or_default();
         match ended.outcome {
             Ok(text) => {
                 let wanted = store.set_generation(ended.id, GenerationState::Finished, "", now).await?;
-                taken_back(wanted)?;
+                if !wanted {
+                    // Cancelled at the last moment: whoever polls for the task file must not find it.
+                    views::remove(Path::new(&ended.name))?;
+                }
                 self.node.event(Level::Info, "gentask", task, if wanted { &text } else { "cancelled" }).await;
             }
             Err(_) if !still_wanted => self.node.event(Level::Info, "gentask", task, "cancelled").await,
