@@ -214,7 +214,7 @@ async fn an_upload_that_is_interrupted_sends_every_part_once() {
     let large = tree(&package.dir).values().filter(|(size, _)| *size >= 8 * MIB).count();
     cloud.assert_uploaded_once(&package.dir, large);
     assert!(parts.lost.len() <= 5 * AT_ONCE, "{:?}", parts.lost);
-    let notes = "select count(*) from checkpoints";
+    let notes = "select count(*) from checkpoints where key glob 'upload:*'";
     assert_eq!(world.sender.number(notes).await, 0, "notes of uploads that are done");
 
     world.receiver.start().await;
@@ -500,7 +500,7 @@ async fn an_upload_whose_beginning_was_not_answered_leaves_nothing() {
     begun().await;
     assert_eq!(world.sender.call("cancel", json!({"taskfile": task})).await.desc(), "succeed!");
     until("it is given up", PATIENCE, async || (cloud.store.unfinished() == 0).then_some(())).await;
-    let notes = "select count(*) from checkpoints";
+    let notes = "select count(*) from checkpoints where key glob 'upload:*'";
     until("nothing is noted any more", PATIENCE, async || (world.sender.number(notes).await == 0).then_some(())).await;
 
     assert!(world.sender.call("send", json!({"taskfile": kept})).await.ok);

@@ -245,6 +245,44 @@ async fn an_upload_whose_id_is_unknown_is_begun_anew() {
     }
 }
 
+/// A store that does not give up an upload at once, and one that had begun what nobody waited for any more.
+#[tokio::test]
+async fn what_is_begun_anew_leaves_nothing_of_what_was_before() {
+    // The file has another time: what was begun cannot go on, and the store is asked to give it up until it does.
+    let (emulator, package) = (ObsEmulator::start().await, one_file(27));
+    let first = half_an_upload(&emulator, &package, true).await;
+    let file = std::fs::File::options().append(true).open(package.files[0].path.under(&package.root())).unwrap();
+    file.set_modified(std::time::SystemTime::now() + Duration::from_secs(60)).unwrap();
+    emulator.faults().next(Op::Abort, 2, ObsFault::BadGateway);
+    publish(&emulator, &package, &next_run(&first)).await;
+    assert_in_bucket(&emulator, &package);
+
+    // The line broke before an answer came, so it was asked for again; the store was only slow.
+    let (emulator, package) = (ObsEmulator::start().await, one_file(28));
+    emulator.faults().next(Op::Initiate, 1, ObsFault::Drop);
+    let first = half_an_upload(&emulator, &package, false).await;
+    emulator.begin_upload(BUCKET, "dcps/film/pic.mxf", chrono::TimeDelta::zero());
+    publish(&emulator, &package, &next_run(&first)).await;
+    assert_in_bucket(&emulator, &package);
+}
+
+/// A task that is sent again with another bucket, as the first one was full or the wrong one.
+#[tokio::test]
+async fn an_upload_to_another_bucket_is_given_up() {
+    for answered in [true, false] {
+        let (emulator, package) = (ObsEmulator::start().await, one_file(29));
+        let first = match answered {
+            true => half_an_upload(&emulator, &package, true).await,
+            false => an_unanswered_upload(&emulator, &package).await,
+        };
+        assert_eq!(emulator.unfinished(), 1);
+        let location = ObsLocation::parse("obs://cfec-002/dcps/film", ENDPOINT, AK, SK, EndpointFrom::Outside).unwrap();
+        let other = ObsTransport::new(location, ObsOptions { resolve: Some(emulator.addr), ..options() }).unwrap();
+        assert_eq!(other.publish(package.publish_job(&next_run(&first))).await.unwrap(), Outcome::Done);
+        assert_eq!((emulator.unfinished(), emulator.keys("cfec-002").len()), (0, 1), "{answered}");
+    }
+}
+
 /// A key may have no right to list uploads: that stops nobody.
 #[tokio::test]
 async fn who_may_not_list_uploads_goes_on() {

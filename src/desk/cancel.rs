@@ -7,6 +7,7 @@ use crate::error::Fault;
 use crate::model::ids::TaskName;
 use crate::model::task::{Role, TaskState};
 use crate::store::events::Level;
+use crate::store::tasks::CANCELLED;
 
 impl Desk {
     pub async fn cancel(&self, taskfile: &str) -> Reply {
@@ -15,6 +16,11 @@ impl Desk {
         };
         let at_work = |state| matches!(state, TaskState::Queues | TaskState::Downloading);
         match self.cancel_task(Role::Recv, &name, at_work).await {
+            Ok(true) => return Reply::ok("succeed!"),
+            Ok(false) => {}
+            Err(fault) => return failed(&fault),
+        }
+        match self.cancel_drop(&name).await {
             Ok(true) => return Reply::ok("succeed!"),
             Ok(false) => {}
             Err(fault) => return failed(&fault),
@@ -48,12 +54,37 @@ impl Desk {
         }
     }
 
-    /// Stops a task of one role. `Ok(false)`: there is none that is not over.
+    /// Stops a task of one role, or keeps one from being taken in. `Ok(false)`: there is none that is not over.
     pub async fn cancel_of(&self, role: Role, name: &TaskName) -> Result<bool, Fault> {
         if role == Role::Send {
             self.forget_send(name).await?;
         }
-        self.cancel_task(role, name, |_| true).await
+        Ok(self.cancel_task(role, name, |_| true).await? || (role == Role::Recv && self.cancel_drop(name).await?))
+    }
+
+    /// A task file that was put into the receiver's queue and is not taken in yet, or was refused and is tried again. Whoever
+    /// put it there takes it for queued: it goes to `history`, or back to `tmp` while that name belongs to an older task.
+    async fn cancel_drop(&self, name: &TaskName) -> Result<bool, Fault> {
+        let _one = self.admission.lock().await;
+        let mut to = TaskState::History.dir();
+        if let Some(row) = self.store.task_to_replace(Role::Recv, name).await? {
+            if row.state != TaskState::History && !self.dirs.tmp(Role::Recv).join(name.as_str()).exists() {
+                to = "tmp";
+            }
+            self.export(&row).await;
+            let now = self.store.task(row.id).await?;
+            // What lies there is its view, or may be.
+            if now.is_none_or(|row| row.state == TaskState::Queues || row.exported < row.revision) {
+                return Ok(false);
+            }
+        }
+        let (dirs, dropped) = (self.dirs.clone(), name.clone());
+        let taken = tokio::task::spawn_blocking(move || dirs.take_drop(&dropped, to)).await;
+        if !taken.unwrap_or_else(|e| Err(Fault::local(format!("cancelling: {e}"))))? {
+            return Ok(false);
+        }
+        self.event(Level::Info, "cancel", name.as_str(), &format!("not taken in yet: queues -> {to}")).await;
+        Ok(true)
     }
 
     /// Tasks with a higher priority leave the queue first. `Ok(false)`: there is no such task that is waiting or at work.
@@ -88,7 +119,7 @@ impl Desk {
             return Ok(false);
         }
         // The conductor may be moving the task on at this moment: take it from wherever it is now.
-        while !self.store.move_task(id, state, TaskState::History, "cancelled", self.clock.now_ms()).await? {
+        while !self.store.move_task(id, state, TaskState::History, CANCELLED, self.clock.now_ms()).await? {
             match self.store.task_state(role, name).await? {
                 Some((same, now)) if same == id && now != TaskState::History => state = now,
                 _ => return Ok(true),

@@ -54,18 +54,13 @@ impl Desk {
         if matches!(self.store.generation(&dcppath, &taskfile).await, Ok(Some(g)) if g.state.is_live()) {
             return Err(generating());
         }
-        let (old, forget) = ([full.clone(), part.clone()], order.deloldtorrent);
-        let torrent_is_there = move || {
-            if forget {
-                old.iter().try_for_each(|torrent| crate::views::remove(torrent))?;
-            }
-            Ok(old[0].exists())
-        };
-        let there = self.glance(torrent_is_there).await.map_err(Reply::from)?.map_err(|fault| failed(&fault))?;
-        let cached = there && matches!(self.store.torrent(&order.dcppath).await, Ok(Some(_)));
-        // The client polls for the file's existence: an old one must not look like the new one.
-        crate::views::remove(&order.taskfile).map_err(|fault| failed(&fault))?;
-        let queued = self.store.queue_generation(&dcppath, &taskfile, &order.to_json(), send, self.clock.now_ms()).await;
+        let torrent = full.clone();
+        let there = self.glance(move || torrent.exists()).await.map_err(Reply::from)?;
+        let cached = there && !order.deloldtorrent && matches!(self.store.torrent(&order.dcppath).await, Ok(Some(_)));
+        // The client polls for the file's existence: an old one must not look like the new one. Of a request that is refused
+        // everything stays, and so does what another one's job has just written.
+        let (clear, request) = (|| crate::views::remove(&order.taskfile), order.to_json());
+        let queued = self.store.queue_generation_after(&dcppath, &taskfile, &request, send, self.clock.now_ms(), clear).await;
         let id = queued.map_err(|fault| failed(&fault))?.ok_or_else(generating)?;
         let name = order.taskfile.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let kind = if send { "sends" } else { "gentask" };

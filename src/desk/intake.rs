@@ -194,8 +194,12 @@ impl Desk {
         Some(Standing::Later { at: Instant::now() + wait, wait, why })
     }
 
-    /// Says so: beside the file, and as an event when that is `new`.
+    /// Says so: beside the file, and as an event when that is `new`. Not when it was cancelled meanwhile.
     async fn refuse_dropped(&self, file: &Found, name: &str, text: &str, new: bool) {
+        let _one = self.admission.lock().await;
+        if Found::at(&file.path).as_ref() != Some(file) {
+            return;
+        }
         if new {
             let why = text.lines().next().unwrap_or_default();
             tracing::warn!(path = ?file.path, desc = why, "a dropped task file was refused");

@@ -3,7 +3,7 @@
 use super::send::{legs_of, new_files, parse_error, schedules_of};
 use super::torrents::{TorrentKind, mismatch, torrent_kind};
 use super::{Desk, Refusal, Reply, open_error, read_task_file};
-use crate::error::Fault;
+use crate::error::{Fault, io_fault};
 use crate::model::endpoint::shown;
 use crate::model::ids::TaskName;
 use crate::model::ratio::{second_allocation, sizes_by_method};
@@ -14,13 +14,16 @@ use crate::package::in_place::{has_size, lies_in_place, place_of};
 use crate::package::scan::is_unchanged;
 use crate::store::events::Level;
 use crate::store::library::LibraryFile;
-use crate::store::tasks::{NewSpan, NewTask, TaskRow};
+use crate::store::tasks::{CANCELLED, NewSpan, NewTask, TaskRow};
 use crate::views::{self, Found, stranger_in_store};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Who takes in what was dropped into the queue directory, in events.
 pub(super) const DROP: &str = "drop";
+/// Marker, rows, and a look at every file.
+const SETTLED_WITHIN: Duration = Duration::from_secs(10);
 
 impl Desk {
     /// `reactive`: the raw text, `None` when absent (default false).
@@ -45,6 +48,7 @@ impl Desk {
         let name = TaskName::from_path(taskfile).map_err(|e| Refusal::for_good(format!("error, {e}")))?;
         let cacher = self.config.current().servertype == NodeType::Cacher;
         // Twice: before the torrent is fetched, which takes its time, and again when nobody else can come between.
+        self.is_settled(&name).await?;
         let (old, _) = self.admit_recv(&name, reactive, cacher).await?;
         // Else it is another package by now, or its time has just ended: received like a new one.
         if cacher
@@ -66,10 +70,18 @@ impl Desk {
         let everything_local = plan.legs.is_empty();
         let total = plan.bytes_total;
         let (local, to_fetch) = (plan.bytes_local, plan.legs.iter().map(|(_, n)| n).sum::<u64>());
-        let taken = self.move_to_tmp(original, &name).await?;
-        let accepted = self.accept_recv(plan, old).await?;
+        let shown = self.put_into_tmp(&original, &name).await?;
+        let accepted = match self.accept_recv(plan, old).await {
+            Ok(accepted) => accepted,
+            Err(fault) => {
+                shown.iter().for_each(|copy| drop(views::remove(&copy.path)));
+                return Err(fault.into());
+            }
+        };
         self.export(&accepted).await;
-        self.remove_original(&taken, &accepted);
+        for file in shown.iter().chain([&original]) {
+            self.remove_original(file, &accepted);
+        }
         let text = format!("accepted ({actor}): {total} bytes, {local} in the library, {to_fetch} to fetch");
         self.event(Level::Info, "recv", name.as_str(), &text).await;
         self.nudge.notify_one();
@@ -79,6 +91,20 @@ impl Desk {
             (false, true) => "all localsamefiles existed copy and finished, succeed!",
             (true, true) => "same name task downloaded, all localsamefiles existed copy and finished, succeed!",
         }))
+    }
+
+    /// Waits until what a cancel met at its last step is in its store and recorded. That takes a moment, and who took its row
+    /// away would leave a package there that nobody knows.
+    async fn is_settled(&self, name: &TaskName) -> Result<(), Fault> {
+        let end = Instant::now() + SETTLED_WITHIN;
+        loop {
+            match self.store.task_to_replace(Role::Recv, name).await? {
+                Some(row) if row.state == TaskState::History && is_handed_over(&row) && Instant::now() < end => {}
+                _ => return Ok(()),
+            }
+            self.nudge.notify_one();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// What an older task of the same name means. `Ok(true)`: it was downloaded before and is downloaded again.
@@ -116,6 +142,7 @@ impl Desk {
     /// A row that is at work or broke off, and still means the same files, keeps what it has on disk.
     async fn accept_recv(&self, plan: NewTask, old: Option<TaskRow>) -> Result<TaskRow, Fault> {
         let now = self.clock.now_ms();
+        let handed_over = old.as_ref().is_some_and(is_handed_over);
         if let Some(row) = old.filter(|r| matches!(r.state, TaskState::Downloading | TaskState::DownloadError)) {
             let known = self.store.task_files(row.id).await?;
             let same = known.len() == plan.files.len()
@@ -124,6 +151,10 @@ impl Desk {
                 self.store.resume_task(row.id, &plan, now).await?;
                 return self.store.task(row.id).await?.ok_or_else(|| Fault::local("the task vanished"));
             }
+        }
+        if handed_over {
+            let text = format!("{} is being put into the store at this moment: receive it again in a minute", plan.package);
+            return Err(Fault::transient(text));
         }
         let id = self.store.accept_task(&plan, now).await?;
         self.store.task(id).await?.ok_or_else(|| Fault::local("the task vanished"))
@@ -149,19 +180,29 @@ impl Desk {
         }
     }
 
-    /// Moves a task file that lies elsewhere into `receiver/tmp` (protocol section 3.2). Late, so that a task that is
-    /// refused leaves its file where the client put it. Returns where it is now. One of that name that waits there is
+    /// Shows a task file that lies elsewhere in `receiver/tmp` (protocol section 3.2). It keeps its place until it is accepted:
+    /// whoever is refused, or gets no answer, asks again. Returns what is there of it. One of that name that waits there is
     /// another client's: it stays.
-    async fn move_to_tmp(&self, original: Found, name: &TaskName) -> Result<Found, Refusal> {
-        let (from, tmp) = (&original.path, self.dirs.tmp(Role::Recv));
+    async fn put_into_tmp(&self, original: &Found, name: &TaskName) -> Result<Option<Found>, Refusal> {
+        let (from, tmp) = (original.path.clone(), self.dirs.tmp(Role::Recv));
         let queues = self.dirs.path(Role::Recv, TaskState::Queues, name);
         let to = tmp.join(name.as_str());
         let there = from.parent() == Some(&tmp) || from.parent() == queues.parent();
-        if there || self.dirs.is_view(from) || to.symlink_metadata().is_ok() || !original.lies_at(from) {
-            return Ok(original);
+        if there || self.dirs.is_view(&from) || !original.lies_at(&from) {
+            return Ok(None);
         }
-        match views::move_file(from, &to) {
-            Ok(()) => Ok(Found::at(&to).unwrap_or(original)),
+        let put = move || {
+            let bytes = std::fs::read(&from).map_err(|e| io_fault("cannot read", &from, &e))?;
+            // The same bytes: of a try that was killed.
+            if to.symlink_metadata().is_ok() && std::fs::read(&to).ok().as_ref() != Some(&bytes) {
+                return Ok(None);
+            }
+            views::write_file(&to, &bytes)?;
+            Ok::<_, Fault>(Found::at(&to))
+        };
+        let put = tokio::task::spawn_blocking(put).await;
+        match put.unwrap_or_else(|e| Err(Fault::local(format!("moving a task file: {e}")))) {
+            Ok(shown) => Ok(shown),
             Err(fault) => {
                 self.event(Level::Error, "recv", name.as_str(), &fault.message).await;
                 Err(Refusal::for_now(format!("move json file to {} erro", tmp.display())))
@@ -314,6 +355,12 @@ impl Desk {
         let lost = |e| Refusal::for_good(format!("error, looking at the library failed: {e}"));
         tokio::task::spawn_blocking(look).await.map_err(lost)
     }
+}
+
+/// It was (or is about to be) renamed into its store, and that is not recorded yet.
+fn is_handed_over(row: &TaskRow) -> bool {
+    let cancelled = row.state == TaskState::History && row.reason == CANCELLED;
+    row.stage_inode.is_some() && (cancelled || row.state == TaskState::Downloading)
 }
 
 fn spans_for(planned: &[(Span, Method)], kept: &[(Span, Method)], is_local: impl Fn(u32) -> bool, cacher: bool) -> Vec<NewSpan> {

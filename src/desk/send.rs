@@ -63,7 +63,8 @@ impl Desk {
         let tmp = self.dirs.tmp(Role::Send).join(name.as_str());
         let elsewhere = Path::new(taskfile).parent() != tmp.parent();
         // One of that name that waits there is another client's: it stays.
-        let taken = elsewhere && tmp.is_file();
+        // (The same bytes are of a try of ours that was killed.)
+        let taken = elsewhere && tmp.is_file() && std::fs::read(&tmp).ok().as_ref() != Some(&bytes);
         if elsewhere
             && !taken
             && let Err(fault) = views::write_file(&tmp, &bytes)

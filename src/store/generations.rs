@@ -63,7 +63,7 @@ fn read(r: Raw) -> Result<GenerationRow, Fault> {
 const SELECT: &str = "SELECT id, dcppath, taskfile, request, state, bytes_total, bytes_done, error FROM generations";
 
 impl Store {
-    /// Queues a job (`send`: its task is sent when it is finished); an ended one for the same task file is replaced. `None`: one is at work on it or on the same package.
+    /// As [`Store::queue_generation_after`], with nothing to be done before.
     pub async fn queue_generation(
         &self,
         dcppath: &str,
@@ -71,6 +71,20 @@ impl Store {
         request: &str,
         send: bool,
         now_ms: i64,
+    ) -> Result<Option<i64>, Fault> {
+        self.queue_generation_after(dcppath, taskfile, request, send, now_ms, || Ok(())).await
+    }
+
+    /// Queues a job (`send`: its task is sent when it is finished); an ended one for the same task file is replaced. `None`: one is at work on it or on the same package.
+    /// `clear` is done before, when nothing but the commit is left.
+    pub async fn queue_generation_after(
+        &self,
+        dcppath: &str,
+        taskfile: &str,
+        request: &str,
+        send: bool,
+        now_ms: i64,
+        clear: impl FnOnce() -> Result<(), Fault> + Send,
     ) -> Result<Option<i64>, Fault> {
         let mut tx = self.begin().await?;
         let busy: i64 = sqlx::query_scalar(
@@ -97,6 +111,7 @@ impl Store {
         .fetch_one(&mut *tx)
         .await
         .map_err(db_fault)?;
+        clear()?;
         tx.commit().await.map_err(db_fault)?;
         Ok(Some(id))
     }
@@ -120,9 +135,9 @@ impl Store {
         rows.into_iter().map(read).collect()
     }
 
-    /// Moves a live job on. One that was cancelled meanwhile stays cancelled.
-    pub async fn set_generation(&self, id: i64, state: GenerationState, error: &str, now_ms: i64) -> Result<(), Fault> {
-        sqlx::query(
+    /// Moves a live job on. `false`: it was cancelled meanwhile, and stays so.
+    pub async fn set_generation(&self, id: i64, state: GenerationState, error: &str, now_ms: i64) -> Result<bool, Fault> {
+        let done = sqlx::query(
             "UPDATE generations SET state = ?1, error = ?2, finished_at = CASE WHEN ?1 IN ('queued', 'running') THEN NULL ELSE ?3 END \
              WHERE id = ?4 AND state IN ('queued', 'running')",
         )
@@ -133,7 +148,7 @@ impl Store {
         .execute(&self.writer)
         .await
         .map_err(db_fault)?;
-        Ok(())
+        Ok(done.rows_affected() == 1)
     }
 
     /// Ends the live job of a task file of this name. `false`: there is none.

@@ -51,8 +51,8 @@ impl Store {
         let mut tx = self.begin().await?;
         put_package(&mut tx, package, files, now_ms).await?;
         let done = sqlx::query(
-            "UPDATE tasks SET state = 'downloaded', reason = '', document = ?, seed_until = ?, finished_at = ?, revision = revision + 1 \
-             WHERE id = ? AND state = 'downloading'",
+            "UPDATE tasks SET state = 'downloaded', reason = '', document = ?, seed_until = ?, finished_at = ?, revision = revision + 1, \
+             stage_inode = NULL, stage_born = NULL WHERE id = ? AND state = 'downloading'",
         )
         .bind(document)
         .bind(seed_until)
@@ -73,6 +73,12 @@ impl Store {
             .await
             .map_err(db_fault)?;
         }
+        // Cancelled meanwhile: nothing is left to be recorded. (Received again, it needs to know that it was renamed.)
+        sqlx::query("UPDATE tasks SET stage_inode = NULL, stage_born = NULL WHERE id = ? AND state = 'history'")
+            .bind(task)
+            .execute(&mut *tx)
+            .await
+            .map_err(db_fault)?;
         self.commit_library(tx).await?;
         Ok(moved)
     }

@@ -4,7 +4,7 @@
 //! time says so **and** no row before it is younger: what was written while the clock was wrong is kept until the rows
 //! before it go. A row before it that lies in the future does not count.
 
-use super::{Store, db_fault, tasks};
+use super::{Store, db_fault};
 use crate::error::Fault;
 use crate::model::ids::TaskName;
 use crate::model::task::Role;
@@ -21,21 +21,26 @@ impl Store {
         Ok(done.map_err(db_fault)?.rows_affected())
     }
 
-    /// Forgets tasks that ended before the given time; says which.
-    pub async fn prune_history(&self, before_ms: i64, now_ms: i64) -> Result<Vec<(Role, TaskName)>, Fault> {
-        let sql = format!(
-            "DELETE FROM tasks WHERE state = 'history' AND max(coalesce(finished_at, 0), created_at) < ?1 \
+    /// Tasks that ended before the given time, with their number; no name: the row is broken.
+    pub async fn old_history(&self, before_ms: i64, now_ms: i64) -> Result<Vec<(i64, Option<(Role, TaskName)>)>, Fault> {
+        let sql = "SELECT id, role, name FROM tasks WHERE state = 'history' AND max(coalesce(finished_at, 0), created_at) < ?1 \
              AND id < coalesce((SELECT min(id) FROM tasks WHERE created_at BETWEEN ?1 AND ?2), (SELECT max(id) + 1 FROM tasks)) \
-             RETURNING {}",
-            tasks::columns("tasks")
-        );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+             ORDER BY id";
+        let rows: Vec<(i64, String, String)> = sqlx::query_as(sql)
             .bind(before_ms)
             .bind(now_ms.saturating_add(FUTURE_MS))
-            .fetch_all(&self.writer)
+            .fetch_all(&self.readers)
             .await
             .map_err(db_fault)?;
-        Ok(self.readable(&rows).into_iter().map(|t| (t.role, t.name)).collect())
+        let named = |(id, role, name): (i64, String, String)| (id, Role::parse(&role).zip(TaskName::parse(&name).ok()));
+        Ok(rows.into_iter().map(named).collect())
+    }
+
+    /// Forgets tasks, those that are over still.
+    pub async fn forget_history(&self, ids: &[i64]) -> Result<(), Fault> {
+        let sql = "DELETE FROM tasks WHERE id IN (SELECT value FROM json_each(?)) AND state = 'history'";
+        let done = sqlx::query(sql).bind(serde_json::json!(ids).to_string()).execute(&self.writer).await;
+        done.map(drop).map_err(db_fault)
     }
 
     /// Forgets gentask jobs that ended before the given time. One whose task is still to be sent stays.

@@ -10,6 +10,9 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 use std::path::{Path, PathBuf};
 
+/// Why a task is in `history` that somebody cancelled.
+pub const CANCELLED: &str = "cancelled";
+
 /// A task as the database holds it.
 #[derive(Clone, Debug)]
 pub struct TaskRow {
@@ -278,6 +281,11 @@ impl Store {
     /// Tasks whose exported view is behind.
     pub async fn tasks_to_export(&self) -> Result<Vec<TaskRow>, Fault> {
         self.tasks_where("exported < revision").await
+    }
+
+    /// Tasks that were cancelled at the moment at which their package was put into its store, which is not recorded yet.
+    pub async fn cancelled_at_the_end(&self) -> Result<Vec<TaskRow>, Fault> {
+        self.tasks_where("role = 'receiver' AND state = 'history' AND reason = 'cancelled' AND stage_inode IS NOT NULL").await
     }
 
     async fn tasks_where(&self, condition: &'static str) -> Result<Vec<TaskRow>, Fault> {

@@ -21,7 +21,7 @@ use crate::model::ids::TaskName;
 use crate::model::ratio::Ratio;
 use crate::model::task::{Role, TaskState};
 use crate::store::Store;
-use crate::store::tasks::TaskRow;
+use crate::store::tasks::{CANCELLED, TaskRow};
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -129,6 +129,10 @@ impl TaskDirs {
         if matches!(task.state, TaskState::DownloadError | TaskState::Failed) {
             return write_file(&self.error_file(task.role, &task.name), format!("{}\n", task.reason).as_bytes());
         }
+        // Here, and not only by whoever cancels it: that may be killed in between.
+        if task.state == TaskState::History && task.reason == CANCELLED {
+            return self.clear_errors(task.role, &task.name);
+        }
         self.retire_error(task.role, &task.name)
     }
 
@@ -144,8 +148,21 @@ impl TaskDirs {
         self.receiver.join(TaskState::Queues.dir()).join(format!("{name}.err"))
     }
 
+    /// Takes a file out of the receiver's queue that is no view of ours, and what was said of it. It is kept in
+    /// another directory. `false`: there is none. Blocking.
+    pub fn take_drop(&self, name: &TaskName, to: &str) -> Result<bool, Fault> {
+        let dropped = self.path(Role::Recv, TaskState::Queues, name);
+        if self.there().is_err() || !dropped.symlink_metadata().is_ok_and(|m| m.is_file()) {
+            return Ok(false);
+        }
+        move_file(&dropped, &self.receiver.join(to).join(name.as_str()))?;
+        remove_for_good(&self.drop_error(name))?;
+        sync_dir(&dropped)?; // else it would be received after a power cut
+        Ok(true)
+    }
+
     /// What stands in the error file goes to `.errhistory`: the work goes on. Blocking.
-    pub fn retire_error(&self, role: Role, name: &TaskName) -> Result<(), Fault> {
+    fn retire_error(&self, role: Role, name: &TaskName) -> Result<(), Fault> {
         let path = self.error_file(role, name);
         match std::fs::read(&path) {
             Ok(old) => {
@@ -209,6 +226,13 @@ pub async fn note_error(store: &Store, dirs: &TaskDirs, task: i64, line: &str) -
     append(&dirs.error_file(row.role, &row.name), format!("{line}\n").as_bytes())
 }
 
+/// The error of the last try goes to `.errhistory`, as another one begins. Not for a task that is over meanwhile.
+pub async fn retire_error(store: &Store, dirs: &TaskDirs, task: i64) -> Result<(), Fault> {
+    let _one = dirs.one.lock().await;
+    let Some(row) = store.task(task).await?.filter(|row| row.state != TaskState::History) else { return Ok(()) };
+    dirs.retire_error(row.role, &row.name)
+}
+
 /// Errors of a task are kept up to this size; then they begin anew.
 const MOST_ERRORS: u64 = 1 << 20;
 
@@ -253,12 +277,16 @@ pub fn remove(path: &Path) -> Result<(), Fault> {
 
 /// Removes a view if it is there. It does not come back after a power cut: a task file in the queue would be received again.
 fn remove_for_good(path: &Path) -> Result<(), Fault> {
-    let gone = |e: io::Error| io_fault("cannot remove", path, &e);
     match std::fs::remove_file(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(gone(e)),
-        Ok(()) => path.parent().map_or(Ok(()), |dir| File::open(dir).and_then(|d| d.sync_all()).map_err(gone)),
+        Err(e) => Err(io_fault("cannot remove", path, &e)),
+        Ok(()) => sync_dir(path),
     }
+}
+
+fn sync_dir(of: &Path) -> Result<(), Fault> {
+    let gone = |e: io::Error| io_fault("cannot remove", of, &e);
+    of.parent().map_or(Ok(()), |dir| File::open(dir).and_then(|d| d.sync_all()).map_err(gone))
 }
 
 /// Where clients of a cacher look for what it seeds (protocol section 10): a link to where the data are. The data have a

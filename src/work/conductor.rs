@@ -401,7 +401,7 @@ impl Conductor {
         let stop = CancellationToken::new();
         let tries = self.tries(task, method).await?;
         if tries > 0
-            && let Err(fault) = self.node.dirs.retire_error(plan.task.role, &plan.task.name)
+            && let Err(fault) = views::retire_error(&self.node.store, &self.node.dirs, task).await
         {
             tracing::warn!(%fault, task = %plan.task.name, "cannot move an error to the history of errors");
         }

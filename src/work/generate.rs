@@ -152,6 +152,9 @@ async fn generate(
     patiently(&progress.cancel, || node.store.set_generation(row.id, GenerationState::Running, "", node.clock.now_ms())).await?;
     if order.deloldtorrent {
         patiently(&progress.cancel, || node.store.forget_torrent(&order.dcppath)).await?;
+        let (dir, tmp) = (config.dcps_dir(&order.basesubdir), config.dcps_tmp_dir(&order.basesubdir));
+        let old = [paths::full_torrent(&dir, &order.name), paths::part_torrent(&tmp, &order.name)];
+        blocking(move || old.iter().try_for_each(|torrent| views::remove(torrent))).await?;
     }
     let cached = patiently(&progress.cancel, || node.store.torrent(&order.dcppath)).await?;
     let now = node.clock.now();

@@ -200,9 +200,13 @@ impl Conductor {
         let assembly = self.finishing.remove(&task).flatten();
         self.in_place.remove(&task);
         self.sharing.look.extend(self.assemblies.keys());
-        let row = self.row(task).await?;
+        // Else it was received again meanwhile, with other files.
+        let Some(row) = self.node.store.task(task).await? else { return Ok(()) };
         if let Some(assembly) = &assembly {
             self.tell_aside(&row, assembly).await;
+        }
+        if row.state == TaskState::History {
+            self.swept = None;
         }
         match outcome {
             Ok(moved) => {
@@ -221,6 +225,10 @@ impl Conductor {
                     self.tell_vanished(&row, assembly, 1 + fault.others.len(), first).await;
                 }
                 Ok(())
+            }
+            Err(fault) if row.state == TaskState::History && row.stage_inode.is_some() => {
+                self.node.event(Level::Warn, "state", row.name.as_str(), &fault.message).await;
+                self.node.store.forget_stage_inode(task).await
             }
             Err(fault) => self.move_task(task, TaskState::Downloading, TaskState::DownloadError, &fault.message).await,
         }

@@ -62,9 +62,29 @@ impl Conductor {
     pub(super) async fn sweep_staging(&mut self) {
         if self.swept.is_none_or(|t| t.elapsed() >= SWEEP) {
             self.swept = Some(Instant::now());
+            if let Err(fault) = self.settle_handed_over().await {
+                tracing::warn!(%fault, "cannot look for what was cancelled while it was put into its store");
+            }
             self.clean_staging().await;
             self.give_up_uploads().await;
         }
+    }
+
+    /// Cancelled while their package was renamed into its store, and then the process ended, or the database was held: what is
+    /// there is recorded like any other. What did not come to it is forgotten.
+    async fn settle_handed_over(&mut self) -> Result<(), Fault> {
+        for row in self.node.store.cancelled_at_the_end().await? {
+            let busy = self.assemblies.contains_key(&row.id) || self.copying.contains_key(&row.id);
+            if busy || self.finishing.contains_key(&row.id) {
+                continue;
+            }
+            if assembly::already_renamed(&row) {
+                self.finish(row.id).await?;
+            } else {
+                self.node.store.forget_stage_inode(row.id).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes staging directories that belong to no task. What cannot be looked up stays.

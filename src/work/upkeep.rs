@@ -61,11 +61,20 @@ pub(super) async fn round(node: &Node, now: i64) -> Result<(), Fault> {
     store.thin_samples(before(config.minutedays), HOUR_MS).await?;
     store.prune_events(before(config.eventdays), now).await?;
     store.prune_generations(before(config.historydays), now).await?;
-    for (role, name) in store.prune_history(before(config.historydays), now).await? {
-        let removed = crate::views::remove(&node.dirs.path(role, TaskState::History, &name));
-        if let Err(fault) = removed.and_then(|()| node.dirs.clear_errors(role, &name)) {
-            tracing::warn!(%fault, "cannot remove what is left of an old task");
+    for some in store.old_history(before(config.historydays), now).await?.chunks(100) {
+        // Its files first: without its row nobody knows of them. Of one whose files cannot be removed now the row stays.
+        let mut gone = Vec::new();
+        for (id, task) in some {
+            let removed = task.as_ref().map_or(Ok(()), |(role, name)| {
+                crate::views::remove(&node.dirs.path(*role, TaskState::History, name))?;
+                node.dirs.clear_errors(*role, name)
+            });
+            match removed {
+                Ok(()) => gone.push(*id),
+                Err(fault) => tracing::warn!(%fault, "cannot remove what is left of an old task; tried again in an hour"),
+            }
         }
+        store.forget_history(&gone).await?;
     }
     for path in store.old_torrents(before(config.historydays)).await? {
         if is_gone(Path::new(&path)) {
@@ -150,6 +159,23 @@ mod tests {
         // A day as written, a day by the minute, the rest by the hour.
         let rows = number(&mut raw, "SELECT count(*) FROM progress_samples").await;
         assert!((4320 + 1440..=4320 + 1440 + 5 * 24).contains(&rows), "{rows} samples");
+    }
+
+    /// A task's file in `history`, which may hold keys, is known by its row alone: that goes last.
+    #[tokio::test]
+    async fn a_row_stays_until_its_files_are_removed() {
+        let (f, mut raw) = with_short_lives().await;
+        a_day(&f, &mut raw, 0).await;
+        let name = crate::model::ids::TaskName::parse("film-0.task.json").expect("name");
+        let shown = f.node.dirs.path(crate::model::task::Role::Recv, TaskState::History, &name);
+        // Something that cannot be removed like a file.
+        std::fs::create_dir_all(&shown).expect("directory");
+        round(&f.node, FIRST + 10 * DAY_MS).await.expect("a round");
+        assert_eq!(number(&mut raw, "SELECT count(*) FROM tasks").await, 1);
+        std::fs::remove_dir(&shown).expect("remove");
+        std::fs::write(&shown, "{}").expect("write");
+        round(&f.node, FIRST + 11 * DAY_MS).await.expect("a round");
+        assert_eq!((number(&mut raw, "SELECT count(*) FROM tasks").await, shown.exists()), (0, false));
     }
 
     /// A board whose battery is empty starts in another year, works there for a while, and is then set right.

@@ -153,6 +153,25 @@ async fn a_directory_holds_whole_verified_objects() {
     assert_eq!(place.transport().uploaded_bytes(&package.files, &package.spans()).await.unwrap(), package.bytes());
 }
 
+/// A copy that is under way has no name, so that a kill leaves nothing, also when the object is never sent again.
+#[tokio::test]
+async fn a_copy_into_a_directory_that_is_killed_leaves_nothing() {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let (place, package, mut leg) = (Place::directory(), film(30), ctx());
+    if std::fs::File::options().write(true).custom_flags(libc::O_TMPFILE).open(place.dir.path()).is_err() {
+        println!("skipped: the file system has no files without a name");
+        return;
+    }
+    leg.limiter = bft2::transport::limit::Limiter::new(Some(MIB));
+    let (run, job) = (place.transport(), package.publish_job(&leg));
+    let running = tokio::spawn(async move { run.publish(job).await });
+    until("a piece of the large file is there", || done(&leg) > MIB).await;
+    assert_eq!(std::fs::read_dir(place.dir.path().join(".incoming")).unwrap().count(), 0);
+    leg.stop.cancel();
+    assert_eq!(running.await.unwrap().unwrap(), Outcome::Stopped);
+    assert_eq!(std::fs::read_dir(place.dir.path().join(".incoming")).unwrap().count(), 0);
+}
+
 #[tokio::test]
 async fn a_directory_takes_parts_of_files() {
     let (place, package, ctx) = (Place::directory(), film(23), ctx());

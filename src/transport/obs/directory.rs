@@ -1,7 +1,7 @@
 //! A directory in place of a bucket: `obs://bucket/key` is `root/bucket/key`.
 //!
-//! Objects appear whole or not at all: they are copied into `root/.incoming`, verified, synced and renamed. The copy is
-//! made here and not by opendal's file service, because that neither verifies what it copies nor syncs the directory.
+//! Objects appear whole or not at all: they are copied into `root/.incoming`, verified, synced and renamed. Where the file
+//! system can, the copy has no name until then, so that a kill leaves nothing. The copy is made here and not by opendal's file service, because that neither verifies what it copies nor syncs the directory.
 //! Nothing is written through a symlink below the root.
 
 use super::location::{ObsLocation, Store};
@@ -12,10 +12,12 @@ use crate::model::span::Span;
 use crate::transport::{FileMeta, LegContext};
 use bytes::Bytes;
 use futures::StreamExt as _;
+use rustix::fs::{AtFlags, CWD};
 use sha1::{Digest as _, Sha1};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::ops::Range;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -169,7 +171,8 @@ impl Directory {
         Ok(Some(!whole || digest.finalize().as_slice() == file.sha1.0))
     }
 
-    /// Named by its object, so that what a power cut left is written over and not left for ever.
+    /// Without a name where that is possible: what a power cut or a kill ends is gone, also when the object is never sent again.
+    /// Else named by its object, so that the next try writes over it.
     fn incoming(&self, key: &str) -> Result<Incoming, Fault> {
         let dir = self.root.join(".incoming");
         make_dirs(&self.root, &dir)?;
@@ -178,9 +181,14 @@ impl Directory {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(io_fault("cannot remove", &path, &e)),
             _ => {}
         }
+        if let Ok(file) = File::options().write(true).custom_flags(libc::O_TMPFILE).open(&dir)
+            && named_by(&file).symlink_metadata().is_ok()
+        {
+            return Ok(Incoming { file: Some(file), path, named: false });
+        }
         let open = File::options().write(true).create_new(true).custom_flags(libc::O_NOFOLLOW).open(&path);
         let file = open.map_err(|e| io_fault("cannot create", &path, &e))?;
-        Ok(Incoming { file: Some(file), path })
+        Ok(Incoming { file: Some(file), path, named: true })
     }
 
     /// Syncs and renames: from here on the object exists, also after a power cut.
@@ -191,6 +199,10 @@ impl Directory {
         let bad = |e: std::io::Error| io_fault("cannot write", &to, &e);
         if let Some(file) = incoming.file.take() {
             file.sync_all().map_err(bad)?;
+            if !incoming.named {
+                let name = named_by(&file);
+                rustix::fs::linkat(CWD, &name, CWD, &incoming.path, AtFlags::SYMLINK_FOLLOW).map_err(|e| bad(e.into()))?;
+            }
         }
         fs::rename(&incoming.path, &to).map_err(bad)?;
         sync_dir(&dir)
@@ -201,10 +213,17 @@ fn entity(stamp: &Stamp) -> Entity {
     Entity { size: stamp.size, etag: format!("{}-{}", stamp.size, stamp.mtime_ns), sha1: None, file_sha1: None }
 }
 
+/// By this a file without a name gets one.
+fn named_by(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
 /// An object that is being copied; removed unless it was placed.
 struct Incoming {
     file: Option<File>,
     path: PathBuf,
+    /// It lies at its path.
+    named: bool,
 }
 
 impl Drop for Incoming {

@@ -138,6 +138,18 @@ impl ObsLocation {
             Store::Directory { root } => format!("file:{}/{}", root.display(), self.bucket),
         }
     }
+
+    /// The bucket of an upload's note, where it is at the same host.
+    pub(super) fn beside(&self, place: &str) -> Option<Self> {
+        let (host, bucket) = place.rsplit_once('/')?;
+        let same = match &self.store {
+            Store::Obs { host: own, .. } => host == own,
+            Store::S3 { authority, .. } => host.strip_prefix("s3:") == Some(authority),
+            Store::Directory { .. } => false,
+        };
+        let (bucket, _) = parse_url(&format!("obs://{bucket}")).ok()?;
+        same.then(|| Self { bucket, ..self.clone() })
+    }
 }
 
 fn bad_endpoint(endpoint: &str, rule: &str) -> Fault {

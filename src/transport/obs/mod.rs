@@ -18,6 +18,7 @@ mod location;
 mod multipart;
 mod source;
 mod span_source;
+mod unfinished;
 mod upload;
 
 pub use location::{Credentials, EndpointFrom, ObsLocation};
@@ -38,6 +39,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+use unfinished::Uploads;
 
 /// How a leg talks to its store.
 #[derive(Clone, Debug)]
@@ -258,15 +260,20 @@ impl ObsTransport {
     /// Gives up the unfinished uploads that these notes speak of (their keys begin with [`UPLOAD_NOTES`]). The notes of those
     /// that the store does not give up now stay.
     pub async fn give_up(&self, notes: &[String], checkpoints: &dyn Checkpoints) -> Result<(), Fault> {
+        let mut all = Ok(());
         for note in notes {
-            match (&*self.store, note.strip_prefix(UPLOAD_NOTES)) {
-                (ObjectStore::Bucket(bucket), Some(key)) => {
-                    multipart::give_up(bucket, &self.location.place(), key, checkpoints).await?;
-                }
-                _ => checkpoints.remove(note).await?,
-            }
+            let given_up = match (&*self.store, note.strip_prefix(UPLOAD_NOTES)) {
+                (ObjectStore::Bucket(bucket), Some(key)) => self.uploads(bucket, checkpoints).give_up(key).await,
+                _ => checkpoints.remove(note).await,
+            };
+            // One that stays for now keeps none of the others.
+            all = all.and(given_up);
         }
-        Ok(())
+        all
+    }
+
+    fn uploads<'a>(&'a self, bucket: &'a Bucket, checkpoints: &'a dyn Checkpoints) -> Uploads<'a> {
+        Uploads { bucket, location: &self.location, options: &self.options, checkpoints }
     }
 
     /// Deletes the objects of these spans and their unfinished uploads, which a store would keep (and charge for) for ever.
@@ -276,7 +283,7 @@ impl ObsTransport {
             let file = file_of(files, span)?;
             let key = object_key(&self.location, file, span)?;
             if let ObjectStore::Bucket(bucket) = &*self.store {
-                multipart::forget(bucket, &self.location.place(), &key, checkpoints).await?;
+                self.uploads(bucket, checkpoints).forget(&key).await;
             }
             let deleted = with_retries(self.options.retry, &never, || self.store.delete(&key)).await;
             deleted.unwrap_or(Ok(())).map_err(|f| f.file(&file.path))?;

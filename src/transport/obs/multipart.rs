@@ -14,7 +14,6 @@ use crate::error::Fault;
 use crate::model::ranges::RangeSet;
 use crate::transport::{Checkpoints, LegContext};
 use bytes::Bytes;
-use chrono::{DateTime, TimeDelta, Utc};
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use http::header::{CONTENT_TYPE, HeaderName};
@@ -31,16 +30,14 @@ use std::time::Duration;
 const MAX_PARTS: u64 = 10_000;
 const MIB: u64 = 1 << 20;
 
-/// Stores refuse requests whose time differs from theirs by more than this (15 minutes).
-const SKEW: TimeDelta = TimeDelta::minutes(15);
-/// So long a request that we gave up may be on its way to the store.
-const UNDER_WAY: TimeDelta = TimeDelta::seconds(30);
-
 /// An upload that has begun, or was asked for, as the leg remembers it.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Note {
     /// Empty until the store has told it.
     pub upload_id: String,
+    /// It was asked for more than once, so there may be another one.
+    #[serde(default)]
+    pub unsure: bool,
     /// When it was asked for, in ms since the Unix epoch.
     #[serde(default)]
     pub asked_ms: i64,
@@ -78,82 +75,6 @@ pub(super) async fn save_note(checkpoints: &dyn Checkpoints, key: &str, note: &N
     checkpoints.save(&note_key(key), &text).await
 }
 
-/// Gives up an upload that a note speaks of: stores keep its parts for ever otherwise. A store that does not answer now
-/// is not waited for.
-pub(super) async fn forget(bucket: &Bucket, place: &str, key: &str, checkpoints: &dyn Checkpoints) -> Result<(), Fault> {
-    if let Err(f) = abort(bucket, place, key, checkpoints).await {
-        tracing::warn!(key, fault = %f, detail = f.detail, "an unfinished upload stays in the bucket");
-    }
-    checkpoints.remove(&note_key(key)).await
-}
-
-/// The same, for who can wait: the note stays as long as the upload does.
-pub(super) async fn give_up(bucket: &Bucket, place: &str, key: &str, checkpoints: &dyn Checkpoints) -> Result<(), Fault> {
-    if abort(bucket, place, key, checkpoints).await? {
-        return checkpoints.remove(&note_key(key)).await;
-    }
-    Err(Fault::transient(format!("an unfinished upload of {key} may be beginning still: it is looked for again")))
-}
-
-const GIVING_UP: &str = "cannot give up an unfinished upload";
-
-/// Gives up what the note speaks of. An upload that the store does not know (any more) is as good as given up. `false`: it
-/// may come into being yet.
-pub(super) async fn abort(bucket: &Bucket, place: &str, key: &str, checkpoints: &dyn Checkpoints) -> Result<bool, Fault> {
-    let Some(note) = load_note(checkpoints, key).await?.filter(|note| note.place == place) else { return Ok(true) };
-    if !note.is_unanswered() {
-        abort_one(bucket, key, &note.upload_id).await?;
-        return Ok(true);
-    }
-    let asked = DateTime::from_timestamp_millis(note.asked_ms).unwrap_or_default();
-    let ids = match begun_since(bucket, key, asked - SKEW).await {
-        Ok(ids) => ids,
-        Err(fault) if fault.is_transient() => return Err(fault),
-        // The key may have no right to list them, or the store no such request.
-        Err(fault) => {
-            tracing::warn!(key, %fault, detail = fault.detail, "an unfinished upload may stay in the bucket");
-            return Ok(true);
-        }
-    };
-    for id in &ids {
-        abort_one(bucket, key, id).await?;
-    }
-    Ok(!ids.is_empty() || (Utc::now() - asked).abs() > UNDER_WAY)
-}
-
-async fn abort_one(bucket: &Bucket, key: &str, id: &str) -> Result<(), Fault> {
-    let ask = Ask::new(Method::DELETE, key, format!("uploadId={}", query_value(id)));
-    match bucket.ask(ask, GIVING_UP).await? {
-        super::client::Answer::Refused(r) if r.is_lost_upload() => Ok(()),
-        answer => answer.or_fault(GIVING_UP).map(drop),
-    }
-}
-
-/// The unfinished uploads of exactly this key that were begun at that time or later (of one key at most a page of 1,000:
-/// it comes first of those that begin like it).
-async fn begun_since(bucket: &Bucket, key: &str, since: DateTime<Utc>) -> Result<Vec<String>, Fault> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct List {
-        #[serde(default, rename = "Upload")]
-        uploads: Vec<Unfinished>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Unfinished {
-        key: String,
-        upload_id: String,
-        initiated: DateTime<Utc>,
-    }
-    const DOING: &str = "cannot list the bucket's unfinished uploads";
-    let ask = Ask::new(Method::GET, "", format!("prefix={}&uploads", query_value(key)));
-    let text = bucket.ask_text(ask, DOING).await?.map_err(|r| r.fault(DOING))?;
-    let unreadable = |e| Fault::permanent(format!("{DOING}: the store's answer cannot be read")).detail(e);
-    let list: List = quick_xml::de::from_str(&text).map_err(unreadable)?;
-    let ours = list.uploads.into_iter().filter(|u| u.key == key && u.initiated >= since);
-    Ok(ours.map(|u| u.upload_id).collect())
-}
-
 /// Bytes per part: small enough that a restart repeats little, large enough for the limit of parts.
 pub(super) fn part_size(size: u64, asked: Option<u64>) -> u64 {
     let usual = match size {
@@ -186,7 +107,7 @@ pub(super) async fn initiate(bucket: &Bucket, key: &str, meta: &[(HeaderName, St
     Ok(initiated.upload_id)
 }
 
-fn unreadable(doing: &str, e: impl std::fmt::Display) -> Fault {
+pub(super) fn unreadable(doing: &str, e: impl std::fmt::Display) -> Fault {
     Fault::transient(format!("{doing}: the store's answer cannot be read")).detail(e)
 }
 

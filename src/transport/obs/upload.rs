@@ -4,6 +4,7 @@ use super::client::{Ask, Bucket, FILE_SHA1, SHA1};
 use super::frontier::Frontier;
 use super::multipart::{self, Note, Sent};
 use super::source::{SourceFile, blocking, changed};
+use super::unfinished::Uploads;
 use super::{ObjectStore, ObsLocation, ObsOptions, file_of, is_whole, object_key};
 use crate::error::Fault;
 use crate::model::span::Span;
@@ -95,6 +96,10 @@ impl<'a> Upload<'a> {
         }
     }
 
+    fn uploads<'b>(&'b self, bucket: &'b Bucket) -> Uploads<'b> {
+        Uploads { bucket, location: self.location, options: self.options, checkpoints: &*self.ctx.checkpoints }
+    }
+
     async fn stopped_or<F: Future>(&self, work: F) -> Option<F::Output> {
         tokio::select! { v = work => Some(v), () = self.ctx.stop.cancelled() => None }
     }
@@ -103,7 +108,7 @@ impl<'a> Upload<'a> {
     async fn to_bucket(&self, bucket: &Bucket, object: &Object<'_>) -> Result<Option<()>, Fault> {
         let Some(there) = self.is_there(bucket, object).await? else { return Ok(None) };
         if there {
-            multipart::forget(bucket, &self.location.place(), &object.key, &*self.ctx.checkpoints).await?;
+            self.uploads(bucket).forget(&object.key).await;
             self.ctx.counters.add_done(object.span.len);
             return Ok(Some(()));
         }
@@ -178,7 +183,7 @@ impl<'a> Upload<'a> {
                 Ok(sent) => sent,
                 Err(f) => {
                     if object.source.check().await.is_err() {
-                        multipart::forget(bucket, &self.location.place(), &object.key, &*self.ctx.checkpoints).await?;
+                        self.uploads(bucket).forget(&object.key).await;
                     }
                     return Err(f);
                 }
@@ -186,11 +191,11 @@ impl<'a> Upload<'a> {
             match sent {
                 None => return Ok(None),
                 Some(Sent::Ok(())) => {
-                    self.ctx.checkpoints.remove(&multipart::note_key(&object.key)).await?;
+                    self.uploads(bucket).close(&object.key).await?;
                     return Ok(Some(()));
                 }
                 Some(Sent::LostUpload) => {
-                    self.ctx.checkpoints.remove(&multipart::note_key(&object.key)).await?;
+                    self.uploads(bucket).close(&object.key).await?;
                     // Completed by somebody else: a node that was set up from a copy of this one.
                     match self.is_there(bucket, object).await? {
                         Some(false) => {}
@@ -207,14 +212,19 @@ impl<'a> Upload<'a> {
     async fn begin(&self, bucket: &Bucket, object: &Object<'_>) -> Result<Option<Begun>, Fault> {
         let checkpoints = &*self.ctx.checkpoints;
         let (place, stamp) = (self.location.place(), object.source.stamp);
-        let mut asked = None;
+        let (mut asked, mut doubted) = (None, None);
         if let Some(note) = multipart::load_note(checkpoints, &object.key).await? {
             let same = note.place == place
                 && (note.size, note.mtime_ns) == (stamp.size, stamp.mtime_ns)
                 && note.sha1 == object.file.sha1.to_string()
                 && note.part_size > 0;
             if !same {
-                multipart::forget(bucket, &place, &object.key, checkpoints).await?;
+                // The note's place is needed.
+                let make_way = || self.uploads(bucket).make_way(&object.key);
+                match with_retries(self.options.retry, &self.ctx.stop, make_way).await.transpose()? {
+                    None => return Ok(None),
+                    Some(gone) => doubted = (!gone).then_some(note.asked_ms),
+                }
             } else if note.is_unanswered() {
                 asked = Some(note);
             } else {
@@ -231,10 +241,11 @@ impl<'a> Upload<'a> {
             }
         }
         // Of what is asked for a second time the first one may be there.
-        let unsure = AtomicBool::new(asked.is_some());
+        let (again, unsure) = (AtomicBool::new(asked.is_some()), AtomicBool::new(false));
         let mut note = asked.unwrap_or_else(|| Note {
             upload_id: String::new(),
-            asked_ms: chrono::Utc::now().timestamp_millis(),
+            unsure: doubted.is_some(),
+            asked_ms: doubted.unwrap_or_else(|| chrono::Utc::now().timestamp_millis()),
             place,
             part_size: multipart::part_size(object.span.len, self.options.part_size),
             size: stamp.size,
@@ -247,8 +258,8 @@ impl<'a> Upload<'a> {
         multipart::save_note(checkpoints, &object.key, &note).await?;
         let meta = self.meta(bucket, object);
         let initiate = || async {
-            if unsure.swap(true, Relaxed) {
-                multipart::abort(bucket, &note.place, &object.key, checkpoints).await?;
+            if again.swap(true, Relaxed) && !self.uploads(bucket).abort(&object.key).await? {
+                unsure.store(true, Relaxed); // the request may be under way still
             }
             multipart::initiate(bucket, &object.key, &meta, &object.doing).await
         };
@@ -256,6 +267,7 @@ impl<'a> Upload<'a> {
             return Ok(None);
         };
         note.upload_id = upload_id;
+        note.unsure |= unsure.into_inner();
         multipart::save_note(checkpoints, &object.key, &note).await?;
         Ok(Some(Begun { note, etags: BTreeMap::new(), frontier: Frontier::default() }))
     }
@@ -306,7 +318,7 @@ impl<'a> Upload<'a> {
         begun.digest(object).await?;
         object.source.check().await?;
         if is_whole(object.file, &object.span) && begun.frontier.sha1() != object.file.sha1.0 {
-            multipart::forget(bucket, &self.location.place(), &object.key, &*self.ctx.checkpoints).await?;
+            self.uploads(bucket).forget(&object.key).await;
             return Err(changed(&object.file.path, "its SHA-1 differs"));
         }
         self.complete(bucket, object, &upload_id, &begun.etags).await
@@ -361,7 +373,7 @@ impl<'a> Upload<'a> {
                 Ok(Err(refused)) if refused.is_bad_upload() => {
                     tracing::warn!(object.key, detail = refused.detail, "the store refuses the parts: uploading anew");
                     // The store has other parts than we think: begin anew.
-                    multipart::forget(bucket, &self.location.place(), &object.key, &*self.ctx.checkpoints).await?;
+                    self.uploads(bucket).make_way(&object.key).await?;
                     return Ok(Sent::LostUpload);
                 }
                 Ok(Err(refused)) => Some(refused.fault(&object.doing)),

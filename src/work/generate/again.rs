@@ -1,13 +1,14 @@
 //! How jobs end, and those that met something that passes, such as too few descriptors or a disk that is away: they are begun
 //! anew.
 
-use super::{Ended, fault_text};
+use super::{Ended, blocking, fault_text};
 use crate::error::Fault;
 use crate::store::events::Level;
 use crate::store::generations::{GenerationRow, GenerationState};
 use crate::transport::away::why_away;
 use crate::work::conductor::Conductor;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -43,14 +44,17 @@ impl Conductor {
         }
         let row = store.live_generations().await?.into_iter().find(|g| g.id == ended.id);
         let name = ended.task.rsplit('/').next().unwrap_or_default();
-        if job.paused.load(Ordering::Relaxed) {
+        if job.paused.load(Ordering::Relaxed) && ended.outcome.is_err() {
             let why = row.map(|row| row.error).unwrap_or_default();
-            return store.set_generation(ended.id, GenerationState::Queued, &why, now).await;
+            return store.set_generation(ended.id, GenerationState::Queued, &why, now).await.map(drop);
         }
         match (ended.outcome, row) {
             (Ok(text), _) => {
-                self.node.event(Level::Info, "gentask", name, &text).await;
-                store.set_generation(ended.id, GenerationState::Finished, "", now).await?;
+                if store.set_generation(ended.id, GenerationState::Finished, "", now).await? {
+                    self.node.event(Level::Info, "gentask", name, &text).await;
+                } else {
+                    self.take_back(&ended.task);
+                }
             }
             (Err(_), None) => self.node.event(Level::Info, "gentask", name, "cancelled").await,
             (Err(fault), Some(row)) => {
@@ -78,10 +82,21 @@ impl Conductor {
         Ok(())
     }
 
+    /// Cancelled at the last moment: whoever polls for the task file must not find it. Its disk is not waited for.
+    fn take_back(&self, taskfile: &str) {
+        let (node, path) = (Arc::clone(&self.node), PathBuf::from(taskfile));
+        tokio::spawn(async move {
+            let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            let removed = blocking(move || crate::views::remove(&path)).await;
+            let text = removed.map_or_else(|fault| format!("cancelled: {fault}"), |()| "cancelled".to_owned());
+            node.event(Level::Info, "gentask", &name, &text).await;
+        });
+    }
+
     async fn generation_failed(&self, id: i64, name: &str, fault: &Fault) -> Result<(), Fault> {
         let text = fault_text(fault);
         self.node.event(Level::Error, "gentask", name, &text).await;
-        self.node.store.set_generation(id, GenerationState::Failed, &text, self.node.clock.now_ms()).await
+        self.node.store.set_generation(id, GenerationState::Failed, &text, self.node.clock.now_ms()).await.map(drop)
     }
 
     /// Back into the queue. Others go first meanwhile; hashes that were stored are not made again.
@@ -93,7 +108,7 @@ impl Conductor {
         } else if row.state == GenerationState::Queued {
             return Ok(());
         }
-        self.node.store.set_generation(row.id, GenerationState::Queued, &why, self.node.clock.now_ms()).await
+        self.node.store.set_generation(row.id, GenerationState::Queued, &why, self.node.clock.now_ms()).await.map(drop)
     }
 
     /// Jobs that may begin now, oldest first.
