@@ -89,6 +89,21 @@ pub fn lacks_descriptors(e: &std::io::Error) -> bool {
     matches!(Errno::from_io_error(e), Some(Errno::MFILE | Errno::NFILE))
 }
 
+/// Errors of disks and servers that are away; also of a disk that has a bad place.
+pub fn is_dead(e: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let dead = [Errno::IO, Errno::NXIO, Errno::NODEV, Errno::NOTCONN, Errno::STALE, Errno::SHUTDOWN, Errno::HOSTDOWN];
+    Errno::from_io_error(e).is_some_and(|e| dead.contains(&e))
+}
+
+/// [`io_fault`] of what lies in a library and is only read: a disk that answers with errors is away, and waited for.
+pub fn disk_fault(what: &str, path: &std::path::Path, e: &std::io::Error) -> Fault {
+    if is_dead(e) {
+        return Fault::transient(format!("{what} {}: {e}: is its disk mounted, and sound?", path.display())).away();
+    }
+    io_fault(what, path, e)
+}
+
 /// Local file errors with the path named, in the words the operating system uses.
 /// Too many open files pass, and so does a server or a device that is away: [`FaultClass::Transient`]; everything else is
 /// [`FaultClass::Local`].
@@ -116,5 +131,10 @@ mod tests {
         }
         assert_eq!(fault(libc::EIO).class, FaultClass::Local);
         assert!(fault(libc::ESTALE).is_transient() && fault(libc::ESTALE).away);
+        let read = |n| disk_fault("cannot read", "/x".as_ref(), &std::io::Error::from_raw_os_error(n));
+        for n in [libc::EIO, libc::ENXIO, libc::ESTALE] {
+            assert!(read(n).is_transient() && read(n).away && read(n).message.contains("is its disk mounted"), "{}", read(n));
+        }
+        assert_eq!(read(libc::EACCES).class, FaultClass::Local);
     }
 }

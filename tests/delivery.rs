@@ -55,7 +55,7 @@ async fn delivers(ratio: &str, split: bool, methods: &[&str]) {
     assert_eq!(verdicts, [["film", "complete"]]);
     assert_eq!(world.receiver.number("select count(*) from v_library").await, package.files.len() as u64);
     assert!(world.receiver.number("select count(*) from v_progress").await > 0);
-    assert!(world.receiver.events(&task).await.contains("downloading -> downloaded"));
+    world.receiver.told(&task, &["downloading -> downloaded"]).await;
 
     let reply = world.sender.call("cancel", json!({"taskfile": task})).await;
     assert_eq!((reply.ok, reply.desc().as_str()), (true, "succeed!"));
@@ -202,7 +202,7 @@ async fn a_cacher_seeds_until_its_time_ends() {
     assert!(reply.ok, "{reply:?}");
     let ended = async || (world.cacher.places(&task) == ["receiver/downloaded"]).then_some(());
     until("the seed time ends", world::PATIENCE, ended).await;
-    assert!(world.cacher.events(&task).await.contains("downloading -> downloaded: seed time over"));
+    world.cacher.told(&task, &["downloading -> downloaded: seed time over"]).await;
     until("the data are deleted", world::PATIENCE, async || (!dir.exists()).then_some(())).await;
     let reply = world.cacher.call("cprogress", json!({"taskfile": task})).await;
     assert_eq!(reply.text("status"), "noseeding");
@@ -224,7 +224,7 @@ async fn a_dropped_task_file_is_received() {
     let err = queues.join("cfec-001-bad.task.json.err");
     let text = until("the bad one is refused", world::PATIENCE, async || std::fs::read_to_string(&err).ok()).await;
     assert!(text.starts_with("invalid json format:"), "{text}");
-    assert!(world.receiver.events("cfec-001-bad.task.json").await.contains(text.trim()), "the event log has the same");
+    world.receiver.told("cfec-001-bad.task.json", &[text.trim()]).await;
     assert_eq!(world.receiver.number("select count(*) from v_tasks where task like '%bad%'").await, 0);
 }
 
@@ -355,7 +355,7 @@ async fn another_ratio_needs_no_second_reading() {
     let second = read_json(&world.gentask("film", "3:1:0").await);
     let read = world.sender.bytes_read() - before;
     assert!(read < package.bytes / 2, "{read} bytes were read for another ratio of {}", package.bytes);
-    assert!(world.sender.events(&task_name("film")).await.contains("from stored hashes"));
+    world.sender.told(&task_name("film"), &["from stored hashes"]).await;
     assert_eq!(second["filelist"], first["filelist"]);
     let size = second["size"].as_u64().expect("size");
     for (key, share) in [("btlistsize", 0.75), ("obslistsize", 0.25), ("cdnlistsize", 0.0)] {

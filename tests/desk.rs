@@ -8,9 +8,13 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use world::{Node, PATIENCE, Reply, WallClock, World, entries, read_json, task_name, until};
+use std::time::{Duration, Instant};
+use world::{Gate, Node, PATIENCE, Reply, WallClock, World, entries, read_json, task_name, until};
 
 const GENERATING: &str = "succeed, but the torrent is generating, please wait until ";
+
+/// Within this an answer comes that waits for nothing, also on a busy machine.
+const SOON: Duration = Duration::from_secs(10);
 
 async fn sends(world: &World, name: &str, more: Value) -> Reply {
     let mut params = json!({"dcppath": world.sender.store().join(name), "policy": "fulltime"});
@@ -54,6 +58,45 @@ async fn what_sends_made_is_sent_when_the_obstacle_is_gone() {
     std::fs::write(&taskfile, "{").expect("write");
     let refused = async || (wish(&world).await == [["failed", "refused"]]).then_some(());
     until("it is refused", PATIENCE, refused).await;
+}
+
+/// The package of what `sends` made is looked at before it is sent, on a file server that does not answer.
+#[tokio::test]
+async fn a_cancel_does_not_wait_for_a_library_that_hangs() {
+    let mut world = World::new();
+    let Some(gate) = Gate::before(&mut world.sender) else { return };
+    world.package("film", 5, 1);
+    world.package("other", 5, 1);
+    world.sender.start().await;
+    gate.close("read", "film.torrent");
+    let (asked, cancelled) = tokio::join!(sends(&world, "film", json!({"btobscdn": "1:0:0"})), async {
+        gate.holds("the look at the package").await;
+        let began = Instant::now();
+        let reply = world.sender.call("cancel", json!({"taskfile": task_name("film")})).await;
+        let took = began.elapsed();
+        // Another package is ordered meanwhile.
+        let other = sends(&world, "other", json!({"btobscdn": "1:0:0"})).await;
+        gate.open();
+        (reply, took, other)
+    });
+    let (reply, took, other) = cancelled;
+    assert!(reply.ok && reply.desc() == "succeed!", "{reply:?}");
+    assert!(took < SOON, "the cancel took {took:?}");
+    assert!(other.ok && other.desc().starts_with(GENERATING), "{other:?}");
+    assert!(asked.desc() == "error, it was cancelled meanwhile." || asked.desc().starts_with(GENERATING), "{asked:?}");
+    let sent = async |name: &str, ratio: &str| {
+        let sql = format!("select count(*) from v_tasks where task = '{}' and ratio = '{ratio}'", task_name(name));
+        until(&format!("{name} is sent"), PATIENCE, async || (world.sender.number(&sql).await == 1).then_some(())).await;
+        world.ready(&task_name(name)).await;
+    };
+    sent("other", "1:0:0").await;
+    let tasks = "select task from v_tasks";
+    assert_eq!(world.sender.sql(tasks).await, [[task_name("other")]], "{}", world.sender.events(&task_name("film")).await);
+    let told = format!("select text from v_events where task = '{}' and level = 'error'", task_name("film"));
+    assert_eq!(world.sender.sql(&told).await, Vec::<Vec<String>>::new(), "it was wanted");
+    // It may be ordered anew.
+    assert!(sends(&world, "film", json!({"btobscdn": "0:1:0"})).await.ok);
+    sent("film", "0:1:0").await;
 }
 
 /// An older task of that name that was accepted while the clock was ahead does not count as sent.

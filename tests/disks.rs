@@ -6,7 +6,8 @@ mod world;
 use serde_json::json;
 use std::path::Path;
 use std::process::Command;
-use world::{Loop, Node, PATIENCE, World, entries, task_name, until};
+use std::time::{Duration, Instant};
+use world::{Gate, Loop, Node, PATIENCE, Served, World, entries, task_name, until};
 
 const MIB: u64 = 1 << 20;
 
@@ -175,7 +176,7 @@ async fn a_receiver_whose_disk_is_unplugged_goes_on_where_it_was() {
     // Long enough for every look at the staged files.
     let waits = "select count(*) from v_legs where state = 'waiting'";
     until("all wait", PATIENCE, async || (world.receiver.number(waits).await == 2).then_some(())).await;
-    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
     assert_eq!(entries(&disk.at), Vec::<String>::new(), "made below the mount point");
     assert!(disk.mount());
     world.receiver.set("cdnrate", "");
@@ -239,4 +240,176 @@ async fn a_cacher_goes_on_when_its_disk_is_back_and_starts_anew_when_told_to() {
     let fetched = world.cacher.wire(&task, "%").await - wire;
     assert!(fetched >= package.bytes, "{fetched} bytes fetched anew");
     nothing_failed(&world.cacher).await;
+}
+
+/// A library of a sender on a disk of its own.
+fn library_on_a_disk(world: &mut World, megabytes: u64) -> Option<Loop> {
+    let library = world.sender.data().join("dcp");
+    std::fs::remove_dir_all(&library).expect("remove");
+    let disk = Loop::plug_in(&library, world.dir.path().join("library.img"), megabytes)?;
+    std::fs::create_dir_all(world.sender.store()).expect("store");
+    Some(disk)
+}
+
+/// The disk goes while a package on it is hashed: the library's, or that of all data.
+#[tokio::test]
+async fn gentask_waits_for_its_disk() {
+    for all in [false, true] {
+        let mut world = World::new();
+        let Some(gate) = Gate::before(&mut world.sender) else { return };
+        let dir = world.dir.path().to_owned();
+        let disk = if all { on_a_disk(&mut world.sender, &dir, 200) } else { library_on_a_disk(&mut world, 200) };
+        let Some(disk) = disk else { return };
+        let package = world.package("film", 9, 2);
+        world.start().await;
+        gate.close("pread", "dcps/film/");
+        let (dcppath, taskfile) =
+            (world.sender.store().join("film"), world.sender.data().join("sender/tmp").join(task_name("film")));
+        let names = json!({"dcppath": dcppath, "taskfile": taskfile});
+        let mut order = json!({"basesubdir": world::SUBDIR, "btobscdn": "1:0:0"});
+        world::merge(&mut order, &names);
+        assert!(world.sender.call("gentask", order).await.ok);
+        gate.holds("hashing").await;
+        disk.unplug();
+        gate.open();
+        let job = "select count(*) from v_generations where state = 'queued' and error like '%disk mounted%'";
+        for restart in [false, true] {
+            if restart {
+                world.sender.kill();
+                world.sender.start().await;
+            }
+            until("it asks for the disk", PATIENCE, async || (world.sender.number(job).await == 1).then_some(())).await;
+            let reply = world.sender.call("taskfilesquery", names.clone()).await;
+            assert!(reply.ok && reply.text("status") == "unfinished", "{reply:?}");
+            let wait = format!(" please wait until {}.torrent and {} all are finished.", dcppath.display(), taskfile.display());
+            assert_eq!(reply.text("desc"), wait);
+        }
+        assert_eq!(entries(&disk.at), Vec::<String>::new(), "made below the mount point");
+        let told = "select count(*) from v_events where kind = 'disk' and task like '%-film.%'";
+        let told = world.sender.number(told).await;
+        assert!((1..=2).contains(&told), "told {told} times");
+        assert!(disk.mount());
+        let look = async || {
+            let reply = world.sender.call("taskfilesquery", names.clone()).await;
+            assert!(reply.ok, "{reply:?}");
+            (reply.text("status") == "finished").then_some(())
+        };
+        until("it is finished", PATIENCE, look).await;
+        let sent = world.send(&taskfile).await;
+        world.receive(&sent).await;
+        world.assert_delivered(&package);
+    }
+}
+
+/// The only package of a store is missing: with its disk, and then without.
+#[tokio::test]
+async fn a_package_that_was_deleted_is_told_from_a_disk_that_is_away() {
+    let mut world = World::new();
+    let Some(disk) = library_on_a_disk(&mut world, 200) else { return };
+    let package = world.package("film", 9, 1);
+    world.start().await;
+    world.publish("film", "1:0:0").await;
+    seeds(&world.sender, "film").await;
+    disk.unplug();
+    asks_for_the_disk(&world.sender, 1).await;
+    // The directories are below the mount point, too.
+    std::fs::create_dir_all(world.sender.store()).expect("directory");
+    let empty = "select count(*) from v_legs where error like '%nothing else is in%'";
+    until("it sees the directory", PATIENCE, async || (world.sender.number(empty).await == 1).then_some(())).await;
+    world.sender.kill();
+    world.sender.start().await;
+    until("it sees it again", PATIENCE, async || (world.sender.number(empty).await == 1).then_some(())).await;
+    nothing_failed(&world.sender).await;
+    assert!(disk.mount());
+    seeds(&world.sender, "film").await;
+
+    let removed =
+        "select count(*) from v_tasks where state = 'failed' and reason like '%dcps/film was removed%run gentask again%'";
+    let torrent = world.sender.store().join("film.torrent");
+    let (kept, kept_torrent) = (disk.at.join("kept"), disk.at.join("kept.torrent"));
+    std::fs::rename(&torrent, &kept_torrent).expect("rename");
+    std::fs::rename(&package.dir, &kept).expect("rename");
+    until("it has failed", PATIENCE, async || (world.sender.number(removed).await == 1).then_some(())).await;
+    // Put back and sent again; deleted while nobody looks.
+    std::fs::rename(&kept_torrent, &torrent).expect("rename");
+    std::fs::rename(&kept, &package.dir).expect("rename");
+    let failed = world.sender.data().join("sender/failed").join(task_name("film"));
+    until("it is shown", PATIENCE, async || failed.exists().then_some(())).await;
+    let reply = world.sender.call("send", json!({"taskfile": failed})).await;
+    assert!(reply.ok, "{reply:?}");
+    world.ready(&task_name("film")).await;
+    seeds(&world.sender, "film").await;
+    world.sender.kill();
+    std::fs::remove_dir_all(&package.dir).expect("remove");
+    std::fs::remove_file(&torrent).expect("remove");
+    world.sender.start().await;
+    until("it has failed again", PATIENCE, async || (world.sender.number(removed).await == 1).then_some(())).await;
+}
+
+/// A file server that does not answer holds up those who ask for what lies there, and nobody else.
+#[tokio::test]
+async fn a_library_that_hangs_holds_up_no_other_client() {
+    let mut world = World::new();
+    std::fs::remove_dir_all(world.sender.data().join("dcp")).expect("remove");
+    let Some(server) = Served::mount(&world.dir.path().join("backing"), &world.sender.data().join("dcp")).await else { return };
+    std::fs::create_dir_all(world.sender.store()).expect("store");
+    world.package("film", 5, 1);
+    world.start().await;
+    let taskfile = world.publish("film", "1:0:0").await;
+    server.hang();
+    let names = json!({"dcppath": world.sender.store().join("film"), "taskfile": taskfile});
+    let queries = futures::future::join_all((0..20).map(|_| world.sender.try_call("taskfilesquery", names.clone())));
+    tokio::pin!(queries);
+    let early = tokio::time::timeout(Duration::from_secs(3), &mut queries).await;
+    assert!(early.is_err(), "the server does not hang: {early:?}");
+    let began = Instant::now();
+    assert!(world.sender.get("heartbeat").await.is_some());
+    let reply = world.sender.call("cancel", json!({"taskfile": task_name("film")})).await;
+    let took = began.elapsed();
+    assert!(reply.ok && reply.desc() == "succeed!", "{reply:?}");
+    assert!(took < Duration::from_secs(10), "they took {took:?}");
+    assert_eq!(world.sender.places(&task_name("film")), ["sender/history"]);
+    // Who asked for what lies there is told so; what the kernel remembers is answered.
+    let replies = queries.await;
+    assert!(replies.iter().all(Result::is_ok), "{replies:?}");
+    let told = replies.iter().flatten().filter(|r| r.desc().contains("the library does not answer")).count();
+    assert!(told > 10, "{replies:?}");
+    server.answer();
+    let works = async || {
+        let reply = world.sender.call("taskfilesquery", names.clone()).await;
+        reply.ok.then_some(())
+    };
+    until("it answers again", PATIENCE, works).await;
+}
+
+/// The package of one task lies on a file server that does not answer, those of others do not.
+#[tokio::test]
+async fn a_package_that_hangs_holds_up_no_other_task() {
+    let mut world = World::new();
+    let backing = world.dir.path().join("backing");
+    std::fs::create_dir_all(&backing).expect("directory");
+    world::make_package(&backing, "film", 5 * MIB, 1);
+    let Some(server) = Served::mount(&backing.join("film"), &world.sender.store().join("film")).await else { return };
+    world.package("slow", 20, 1);
+    world.package("third", 5, 1);
+    world.sender.set_all(&json!({"uploadingnum": 1, "obsrate": "20K"}));
+    world.sender.start().await;
+    let mut files = Vec::new();
+    for (name, ratio) in [("slow", "0:1:0"), ("film", "1:0:0"), ("third", "1:0:0")] {
+        files.push(world.gentask(name, ratio).await);
+    }
+    assert!(world.sender.call("send", json!({"taskfile": files[0]})).await.ok);
+    let begun = "select count(*) from v_tasks where state = 'uploading'";
+    until("the place is taken", PATIENCE, async || (world.sender.number(begun).await == 1).then_some(())).await;
+    assert!(world.sender.call("send", json!({"taskfile": files[1]})).await.ok);
+    server.hang();
+    assert!(world.sender.call("cancel", json!({"taskfile": task_name("slow")})).await.ok);
+    let asks = "select count(*) from v_legs where task like '%-film.%' and error like '%does not answer%'";
+    until("it is told", PATIENCE, async || (world.sender.number(asks).await == 1).then_some(())).await;
+    world.sender.set("uploadingnum", 5);
+    assert!(world.sender.get("reloadconf").await.is_some());
+    world.send(&files[2]).await;
+    nothing_failed(&world.sender).await;
+    server.answer();
+    seeds(&world.sender, "film").await;
 }

@@ -368,9 +368,13 @@ async fn doctor_names_what_is_broken_and_what_to_do() {
     std::fs::write(&file, "x").expect("writes");
     let damaged = dir.path().join("damaged.db");
     std::fs::write(&damaged, "x".repeat(5000)).expect("writes");
+    let left = node.data().join("transfer/stage/aside/cfec-001-film.1/left");
+    std::fs::create_dir_all(&left).expect("directory");
+    std::fs::write(left.join("notes.txt"), "theirs").expect("writes");
     // What is changed; name, level, and a part of what is said and of what to do.
     let cases: Vec<(Value, &str, &str, &str, &str)> = vec![
         (json!({}), "config", "ok", "a sender", ""),
+        (json!({}), "aside", "warn", "1 of others", "delete the rest"),
         (json!({"datadri": "/x"}), "config", "warn", "datadri", "correct"),
         (json!({"retries": "many"}), "config", "fail", "retries", "correct"),
         (json!({"datadir": file.join("data")}), "directories", "fail", "is not a directory", "datadir"),

@@ -94,8 +94,7 @@ async fn a_package_that_was_copied_in_is_recognised_and_followed() {
     flip_byte(&sound, 70_000);
     scan(node, &film).await;
     verdict_is(node, "film", |v| v == format!("hash differs {}", name(&sound))).await;
-    let warned = node.events("").await;
-    assert!(warned.contains(&format!("warn package: {}: hash differs", film.display())), "{warned}");
+    node.told("", &[&format!("warn package: {}: hash differs", film.display())]).await;
     fs::remove_file(&sound).expect("file");
     assert_eq!(scan(node, &film).await["gone"], 1);
     verdict_is(node, "film", |v| v == format!("missing {}", name(&sound))).await;

@@ -118,6 +118,9 @@ async fn a_killed_cacher_seeds_on_and_deletes_its_data_and_nothing_else() {
     assert_eq!(world.cacher.sql(facts).await, before, "the time that is left, and no byte fetched again");
     let read = world.cacher.bytes_read();
     assert!(read < film.bytes / 2, "{read} bytes were read to seed {} again", film.bytes);
+    // What hashed them does not wait for days for more.
+    let idle = async || (threads(world.cacher.pid(), "digest") == 0).then_some(());
+    until("the threads that hash are gone", PATIENCE, idle).await;
 
     // Somebody keeps things between ours.
     let stage = std::fs::canonicalize(&dir).expect("the staged package");
@@ -347,6 +350,12 @@ fn burden(pid: u32) -> (u64, usize, usize, u64) {
         std::fs::read_dir(format!("/proc/{pid}/task")).expect("task").count(),
         ticks * 10,
     )
+}
+
+/// How many of its threads have this name.
+fn threads(process: u32, name: &str) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("threads").flatten();
+    tasks.filter(|t| std::fs::read_to_string(t.path().join("comm")).is_ok_and(|comm| comm.trim() == name)).count()
 }
 
 /// What a node with a hundred tasks that do nothing costs, over some seconds. What it still does for what came before, and

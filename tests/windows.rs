@@ -214,7 +214,7 @@ async fn running(node: &Node) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_method_keeps_to_its_windows_over_days() {
     let Some(mut n) = Network::new("UTC", utc(6, 1, 12, 0)).await else { return };
-    n.world.receiver.set_all(&json!({"btrate": "300K", "obsrate": "300K", "cdnrate": "300K"}));
+    n.world.receiver.set_all(&json!({"btrate": "60K", "obsrate": "60K", "cdnrate": "60K"}));
     n.world.start().await;
     // More than two nights bring at these rates, also when they last longer than they should.
     let taskfile = n.publish("film", 45, "1:1:1", "priortime", ["18:00-05:00"; 3]).await;
@@ -277,7 +277,7 @@ async fn every_method_keeps_to_its_windows_over_days() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn windows_follow_the_clock_on_the_wall_over_its_changes() {
     let Some(mut n) = Network::new("Europe/Berlin", utc(3, 28, 22, 0)).await else { return };
-    n.world.receiver.set("cdnrate", "150K");
+    n.world.receiver.set("cdnrate", "60K");
     n.world.start().await;
     n.world.package("film", 15, 3);
     let more = json!({"btobscdn": "0:0:1", "policy": "priortime", "seedtime": "8000"});
@@ -347,7 +347,7 @@ async fn a_task_that_cannot_finish_in_its_windows_is_at_risk() {
     // A restart says nothing anew; a faster line ends it.
     n.world.receiver.kill();
     n.world.receiver.start().await;
-    n.reload(json!({"cdnrate": "600K"})).await;
+    n.reload(json!({"cdnrate": "2M"})).await;
     n.clock.set(utc(6, 2, 18, 0) - TimeDelta::days(1));
     until("it is not at risk any more", PATIENCE, async || {
         let over = n.world.receiver.number("select count(*) from v_tasks where at_risk = ''").await;
@@ -539,7 +539,7 @@ async fn send(n: &Network, name: &str, mib: u64, ratio: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cacher_fetches_in_its_window_and_seeds_at_any_time() {
     let Some(mut n) = Network::new("UTC", utc(6, 1, 12, 0)).await else { return };
-    n.world.cacher.set_all(&json!({"btrate": "400K", "downloadingnum": 2}));
+    n.world.cacher.set_all(&json!({"btrate": "200K", "downloadingnum": 2}));
     n.world.sender.start().await;
     n.world.cacher.start().await;
     let taskfile = n.publish("film", 8, "1:0:0", "priortime", ["18:00-05:00"; 3]).await;

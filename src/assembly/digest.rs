@@ -1,10 +1,10 @@
-//! The thread that follows the edge of every file with a running SHA-1.
+//! The thread that follows the edge of every file with a running SHA-1, as long as there is something to follow.
 
 use super::{Assembly, Verdict, lock, vanished};
 use crate::error::Fault;
 use crate::transport::Sink as _;
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Condvar, Mutex, Weak};
 use std::time::Duration;
 
 /// Bytes read at a time.
@@ -14,64 +14,88 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// After this many bytes another file gets its turn.
 const TURN: u64 = 64 << 20;
 
+/// So long a thread waits for more: a cacher keeps the assemblies of its seeds for days.
+const IDLE: Duration = Duration::from_secs(5);
+
 /// Files that have something to hash. Holds each file at most once.
-#[derive(Default)]
 pub struct Queue {
-    state: Mutex<(VecDeque<usize>, bool)>,
+    assembly: Weak<Assembly>,
+    state: Mutex<State>,
     ready: Condvar,
 }
 
+#[derive(Default)]
+struct State {
+    files: VecDeque<usize>,
+    stopped: bool,
+    /// There is a thread.
+    running: bool,
+}
+
 impl Queue {
+    pub fn new(assembly: Weak<Assembly>) -> Self {
+        Self { assembly, state: Mutex::default(), ready: Condvar::new() }
+    }
+
     pub fn push(&self, file: usize) {
-        lock(&self.state).0.push_back(file);
-        self.ready.notify_one();
+        let mut state = lock(&self.state);
+        state.files.push_back(file);
+        if state.running {
+            self.ready.notify_one();
+        } else if !state.stopped {
+            state.running = self.start();
+        }
     }
 
     pub fn stop(&self) {
-        lock(&self.state).1 = true;
+        lock(&self.state).stopped = true;
         self.ready.notify_one();
     }
 
+    /// `None`: the thread is to end.
     fn pop(&self) -> Option<usize> {
         let mut state = lock(&self.state);
+        let mut waited = false;
         loop {
-            if state.1 {
-                return None;
+            let next = state.files.pop_front().filter(|_| !state.stopped);
+            if next.is_none() && (state.stopped || waited) {
+                state.running = false;
             }
-            if let Some(n) = state.0.pop_front() {
-                return Some(n);
+            if next.is_some() || !state.running {
+                return next;
             }
-            state = self.ready.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+            let (again, timeout) = self.ready.wait_timeout(state, IDLE).unwrap_or_else(std::sync::PoisonError::into_inner);
+            (state, waited) = (again, timeout.timed_out());
         }
+    }
+
+    /// Whether there is a thread now.
+    fn start(&self) -> bool {
+        let Some(assembly) = self.assembly.upgrade() else { return false };
+        let thread = std::thread::Builder::new().name("digest".into()).spawn(move || run(&assembly));
+        thread.inspect_err(|e| tracing::error!(error = %e, "cannot start the digest thread")).is_ok()
     }
 }
 
-/// Starts the thread; it ends when the queue is stopped.
-pub fn start(assembly: &Arc<Assembly>) {
-    let assembly = Arc::clone(assembly);
-    std::thread::Builder::new()
-        .name("digest".into())
-        .spawn(move || {
-            let mut buffer = vec![0u8; CHUNK];
-            while let Some(n) = assembly.digester.pop() {
-                match turn(&assembly, n, &mut buffer) {
-                    Ok(()) => assembly.follow(n),
-                    Err(_) if assembly.is_missed(n as u32) => {} // followed again when it was forgotten
-                    Err(fault) if fault.is_transient() => {
-                        tracing::warn!(%fault, "hashing is tried again");
-                        std::thread::sleep(PAUSE);
-                        assembly.follow(n);
-                    }
-                    // Not queued again: an unreadable disk would keep this thread spinning. The task ends with the error.
-                    Err(fault) => {
-                        lock(&assembly.broken).get_or_insert(fault);
-                        assembly.news.notify_one();
-                    }
-                }
+/// The thread; it ends when the queue is stopped, or was empty for some time.
+fn run(assembly: &Assembly) {
+    let mut buffer = vec![0u8; CHUNK];
+    while let Some(n) = assembly.digester.pop() {
+        match turn(assembly, n, &mut buffer) {
+            Ok(()) => assembly.follow(n),
+            Err(_) if assembly.is_missed(n as u32) => {} // followed again when it was forgotten
+            Err(fault) if fault.is_transient() => {
+                tracing::warn!(%fault, "hashing is tried again");
+                std::thread::sleep(PAUSE);
+                assembly.follow(n);
             }
-        })
-        .map(drop)
-        .unwrap_or_else(|e| tracing::error!(error = %e, "cannot start the digest thread"));
+            // Not queued again: an unreadable disk would keep this thread spinning. The task ends with the error.
+            Err(fault) => {
+                lock(&assembly.broken).get_or_insert(fault);
+                assembly.news.notify_one();
+            }
+        }
+    }
 }
 
 /// Hashes what is contiguous now, up to one turn's worth.

@@ -23,7 +23,7 @@ mod sync;
 mod vanished;
 
 pub use finish::{Finished, already_renamed, check_packing_list, complete_after_rename, finish};
-pub use local::{Copied, Way};
+pub use local::{Copied, Way, has_times_of_its_own};
 pub use room::Room;
 pub use staging::remove as remove_staged;
 pub use vanished::times_as_recorded;
@@ -226,7 +226,7 @@ impl Assembly {
             dropped.clear();
         }
         let wanted: u64 = slots.iter().map(|s| s.wanted).sum();
-        let assembly = Arc::new(Self {
+        let assembly = Arc::new_cyclic(|assembly| Self {
             task,
             root,
             aside,
@@ -236,7 +236,7 @@ impl Assembly {
             served,
             opened: Mutex::default(),
             store: store.clone(),
-            digester: digest::Queue::default(),
+            digester: digest::Queue::new(assembly.clone()),
             stake: stake::Stake::default(),
             sync_due: Notify::new(),
             sync_lock: tokio::sync::Mutex::new(()),
@@ -248,7 +248,6 @@ impl Assembly {
             dropped,
             guard,
         });
-        digest::start(&assembly);
         for (n, slot) in assembly.slots.iter().enumerate() {
             {
                 let mut state = lock(&slot.state);

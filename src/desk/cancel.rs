@@ -105,9 +105,9 @@ impl Desk {
         error.exists() && !dropped.exists() && crate::views::remove(&error).is_ok()
     }
 
-    /// What `sends` asked for must not be sent afterwards. Not while something is being sent.
+    /// What `sends` asked for must not be sent afterwards. Who is about to send it finds that out in the transaction that
+    /// would accept its task, or has accepted it already.
     async fn forget_send(&self, name: &TaskName) -> Result<bool, Fault> {
-        let _sending = self.sending.lock().await;
         self.store.forget_send(name.as_str()).await
     }
 

@@ -6,6 +6,7 @@ mod cancel;
 mod configuration;
 mod gentask;
 pub mod intake;
+mod looks;
 pub mod overview;
 mod progress;
 mod recv;
@@ -32,7 +33,7 @@ use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 /// A reply that carries a verdict and a text (`send`, `recv`, `gentask`, `cancel`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,6 +175,8 @@ pub struct Desk {
     pub admission: tokio::sync::Mutex<()>,
     /// One round of sending what `sends` generated at a time. By job: when one that could not be sent is tried again.
     pub sending: tokio::sync::Mutex<HashMap<i64, Instant>>,
+    /// Places of those who look at the library.
+    pub looks: Arc<Semaphore>,
     /// The hash table, where there is a library.
     pub library: Option<Arc<Library>>,
 }
@@ -182,6 +185,11 @@ pub struct Desk {
 const TASK_TIME: &str = "%Y-%m-%d %H:%M:%S";
 
 impl Desk {
+    /// For [`Desk::looks`].
+    pub fn places_to_look() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(looks::PLACES))
+    }
+
     /// Plain text of `GET /reloadconf`.
     pub async fn reloadconf(&self) -> String {
         match self.config.reload() {

@@ -131,7 +131,7 @@ impl Desk {
         let root = package_path(&self.config.current(), task);
         let torrent = self.torrent_path(task);
         let task = task.clone();
-        tokio::task::spawn_blocking(move || {
+        self.look_through(move || {
             let bytes = match torrent {
                 None => None,
                 Some(path) => {
@@ -151,7 +151,7 @@ impl Desk {
             Ok(bytes)
         })
         .await
-        .unwrap_or_else(|e| Err(Unfit::Changed(Refusal::for_good(format!("error, checking the package failed: {e}")))))
+        .unwrap_or_else(|refused| Err(Unfit::Changed(refused)))
     }
 }
 

@@ -3,16 +3,18 @@
 //! The wish to send is a column of the job's row, so it outlives a restart. [`watch`] looks for finished jobs with that
 //! wish; the call itself looks as well, to answer at once where everything was known already.
 
-use super::gentask::locate;
-use super::{Desk, GentaskRequest, Reply, failed};
+use super::gentask::{SOON, locate};
+use super::{Desk, GentaskRequest, Refusal, Reply, failed};
 use crate::error::Fault;
 use crate::model::ids::TaskName;
 use crate::model::task::{Role, TaskState};
 use crate::store::events::Level;
 use crate::store::generations::GenerationState;
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::MutexGuard;
 use tokio_util::sync::CancellationToken;
 
 const PERIOD: Duration = Duration::from_secs(1);
@@ -34,7 +36,9 @@ pub async fn watch(desk: Arc<Desk>, stop: CancellationToken) {
 
 impl Desk {
     pub async fn sends(&self, mut r: GentaskRequest) -> Reply {
-        self.fill_in(&mut r);
+        if let Err(refused) = self.fill_in(&mut r).await {
+            return refused.into();
+        }
         if let Ok(name) = TaskName::from_path(&r.taskfile) {
             match self.store.task_to_replace(Role::Send, &name).await {
                 Ok(Some(row)) if matches!(row.state, TaskState::Queues | TaskState::Uploading) => {
@@ -50,7 +54,10 @@ impl Desk {
             Err(refused) => return refused,
         };
         if self.ends_soon(&job).await {
-            if let Err(fault) = self.send_generated().await {
+            // Somebody who sends may have to wait for a library that does not answer.
+            if let Ok(later) = tokio::time::timeout(SOON, self.sending.lock()).await
+                && let Err(fault) = self.send_round(later).await
+            {
                 tracing::warn!(%fault, "cannot send what was generated; trying again");
             }
             let became = self.store.generation_sending(job.id).await;
@@ -67,9 +74,10 @@ impl Desk {
     }
 
     /// `sends` has no `basesubdir`, and may come without `taskfile`: both follow from the package's path.
-    fn fill_in(&self, r: &mut GentaskRequest) {
+    async fn fill_in(&self, r: &mut GentaskRequest) -> Result<(), Refusal> {
         let config = self.config.current();
-        let found = locate(r.dcppath.trim_end_matches('/'));
+        let given = r.dcppath.trim_end_matches('/').to_owned();
+        let found = self.glance(move || locate(&given)).await?;
         let below = found.as_deref().and_then(|p| p.strip_prefix(&config.basedatapath).ok());
         let subdir = below.and_then(Path::parent).and_then(|p| p.iter().next()).and_then(|n| n.to_str());
         if r.basesubdir.is_empty() {
@@ -82,12 +90,16 @@ impl Desk {
             let file = format!("{}-{name}{}", r.basesubdir, TaskName::SUFFIX);
             r.taskfile = self.dirs.tmp(Role::Send).join(file).display().to_string();
         }
+        Ok(())
     }
 
     /// Sends the tasks of jobs that are finished and want it. One at a time, so that none is sent twice. What stands in the
     /// way only now (a database that is held, a full disk, too few descriptors) leaves the wish as it is.
     async fn send_generated(&self) -> Result<(), Fault> {
-        let mut later = self.sending.lock().await;
+        self.send_round(self.sending.lock().await).await
+    }
+
+    async fn send_round(&self, mut later: MutexGuard<'_, HashMap<i64, Instant>>) -> Result<(), Fault> {
         let jobs = self.store.generations_to_send().await?;
         later.retain(|id, _| jobs.iter().any(|job| job.id == *id));
         for job in jobs {
@@ -101,6 +113,8 @@ impl Desk {
             }
             match self.send_file(&job.taskfile, true, Some(job.id)).await {
                 Ok(_) => {}
+                // Cancelled, or ordered anew, while it was looked at.
+                Err(_) if self.store.generation_sending(job.id).await?.is_none_or(|(send, _)| send != "wanted") => {}
                 Err(refused) if refused.passes => {
                     let text = format!("cannot be sent now and is tried again: {}", refused.desc);
                     tracing::warn!(task = name, "{text}");

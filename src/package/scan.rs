@@ -13,7 +13,7 @@
 //! stay inside: a receiver could not tell them from files), sockets, pipes and devices, and more than [`MAX_FILES`].
 
 use crate::clock::{ctime_ns, mtime_ns};
-use crate::error::{Fault, io_fault};
+use crate::error::{Fault, disk_fault};
 use crate::model::ids::RelPath;
 use std::cmp::Ordering;
 use std::fs::Metadata;
@@ -82,14 +82,14 @@ pub fn torrent_order(a: &RelPath, b: &RelPath) -> Ordering {
 
 /// Lists the package at `root`, a directory or a single file.
 pub fn scan(root: &Path) -> Result<Scan, Fault> {
-    let meta = std::fs::metadata(root).map_err(|e| io_fault("cannot read the package", root, &e))?;
+    let meta = std::fs::metadata(root).map_err(|e| disk_fault("cannot read the package", root, &e))?;
     if meta.is_dir() {
         return scan_dir(root);
     }
     let (Some(base), Some(name)) = (root.parent(), root.file_name()) else {
         return Err(Fault::permanent(format!("{} is not a package", root.display())));
     };
-    let link = std::fs::symlink_metadata(root).map_err(|e| io_fault("cannot read the package", root, &e))?;
+    let link = std::fs::symlink_metadata(root).map_err(|e| disk_fault("cannot read the package", root, &e))?;
     if !link.is_file() {
         return Err(not_plain(root, &link));
     }
@@ -103,16 +103,16 @@ fn scan_dir(root: &Path) -> Result<Scan, Fault> {
     let mut todo = vec![PathBuf::new()];
     while let Some(rel_dir) = todo.pop() {
         let dir = root.join(&rel_dir);
-        let entries = std::fs::read_dir(&dir).map_err(|e| io_fault("cannot read the directory", &dir, &e))?;
+        let entries = std::fs::read_dir(&dir).map_err(|e| disk_fault("cannot read the directory", &dir, &e))?;
         for entry in entries {
-            let entry = entry.map_err(|e| io_fault("cannot read the directory", &dir, &e))?;
+            let entry = entry.map_err(|e| disk_fault("cannot read the directory", &dir, &e))?;
             let (rel, full) = (rel_dir.join(entry.file_name()), entry.path());
             let path = rel_path(&rel, &full)?;
             if is_service_name(path.parts().last().unwrap_or_default()) {
                 scan.skipped.push(path.to_string());
                 continue;
             }
-            let meta = std::fs::symlink_metadata(&full).map_err(|e| io_fault("cannot read", &full, &e))?;
+            let meta = std::fs::symlink_metadata(&full).map_err(|e| disk_fault("cannot read", &full, &e))?;
             if meta.is_dir() {
                 todo.push(rel);
             } else if meta.is_file() {

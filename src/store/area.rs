@@ -19,12 +19,15 @@ impl Store {
         Ok(())
     }
 
-    /// Do rows speak of what lies on the node's disks: of tasks that are not over, or of a library?
+    /// Do rows speak of what lies on the node's disks: of tasks and jobs that are not over, or of a library?
     pub async fn speaks_of_data(&self) -> Result<bool, Fault> {
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM tasks WHERE state <> 'history') OR EXISTS (SELECT 1 FROM library_files)")
-            .fetch_one(&self.readers)
-            .await
-            .map_err(db_fault)
+        sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM tasks WHERE state <> 'history') OR EXISTS (SELECT 1 FROM library_files) \
+             OR EXISTS (SELECT 1 FROM generations WHERE state IN ('queued', 'running'))",
+        )
+        .fetch_one(&self.readers)
+        .await
+        .map_err(db_fault)
     }
 
     /// Legs that are to be worked for wait, and say why. Their tries stay as they are.

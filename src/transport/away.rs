@@ -1,6 +1,6 @@
 //! Disks that are away: not mounted, unplugged, a server that does not answer. What lies on them is not gone.
 
-use crate::error::{Fault, io_fault};
+use crate::error::{Fault, io_fault, is_dead};
 use std::io::{Error, ErrorKind};
 use std::path::Path;
 
@@ -28,13 +28,6 @@ pub fn why_away(root: &Path) -> Option<String> {
         }
         Err(_) => None,
     }
-}
-
-/// Errors of disks and servers that are away; also of a disk that has a bad place.
-fn is_dead(e: &Error) -> bool {
-    use rustix::io::Errno;
-    let dead = [Errno::IO, Errno::NXIO, Errno::NODEV, Errno::NOTCONN, Errno::STALE, Errno::SHUTDOWN, Errno::HOSTDOWN];
-    Errno::from_io_error(e).is_some_and(|e| dead.contains(&e))
 }
 
 /// The fault of a package file that cannot be read: transient, and no try, when its disk is away.

@@ -1,4 +1,4 @@
-//! The connections of a server: so many at a time, and none on which nothing moves.
+//! The connections of a server: so many at a time, none on which nothing moves, and none on which a request never ends.
 
 use poem::listener::{Acceptor, TcpAcceptor};
 use poem::web::{LocalAddr, RemoteAddr};
@@ -21,7 +21,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Limits {
     /// Open connections; further clients wait until one is closed.
     pub most: usize,
-    /// A connection on which no byte moves for so long, either way, is closed.
+    /// A connection on which no byte moves for so long, either way, is closed; so is one on which a request still comes in
+    /// when so long has passed since its first byte, and nothing was answered.
     pub idle: Duration,
 }
 
@@ -54,6 +55,7 @@ impl Acceptor for Bounded {
                         stream,
                         idle: self.idle,
                         moved: Instant::now(),
+                        asks_since: None,
                         alarm: Box::pin(sleep(self.idle)),
                         _place: place,
                     };
@@ -74,11 +76,19 @@ pub struct Connection {
     stream: TcpStream,
     idle: Duration,
     moved: Instant,
+    /// When the first byte came that was not answered yet.
+    asks_since: Option<Instant>,
     alarm: Pin<Box<Sleep>>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Connection {
+    fn answered(&mut self, written: &Poll<io::Result<usize>>) {
+        if matches!(written, Poll::Ready(Ok(n)) if *n > 0) {
+            self.asks_since = None;
+        }
+    }
+
     /// Notes what moved; what waits is given up when it has waited for long enough.
     fn watched<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
@@ -99,7 +109,16 @@ impl Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            let now = Instant::now();
+            let since = *self.asks_since.get_or_insert(now);
+            // One byte now and then would hold the place for ever.
+            if now.duration_since(since) > self.idle {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
         self.watched(cx, polled)
     }
 }
@@ -107,11 +126,13 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.answered(&polled);
         self.watched(cx, polled)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.answered(&polled);
         self.watched(cx, polled)
     }
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 /// Open connections of a server, each a file descriptor of the process: many more than a theatre's clients or a CDN
 /// have, and few enough to leave files for the transfers. Clients that lost their power leave theirs open for ever: so
 /// one on which nothing moves is closed, later than HTTP clients close theirs (after 90 s and less), and later than the
-/// longest answer takes.
+/// longest answer takes. A request may take as long to come in.
 const LIMITS: Limits = Limits { most: 1024, idle: Duration::from_secs(120) };
 
 /// How long an answer may take to end at a stop.
@@ -75,10 +75,14 @@ mod tests {
     /// Asks for `GET /` and for the end of the connection.
     const ASK: &str = "GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
 
-    /// Stops when the token is dropped. Its answer is so large that it does not fit into the buffers of a connection.
+    /// Stops when the token is dropped. Reads the body of a request, if there is one. Its answer is so large that it does not
+    /// fit into the buffers of a connection; that to `/small` is empty.
     async fn server(limits: Limits) -> (SocketAddr, tokio_util::sync::DropGuard) {
         let stop = CancellationToken::new();
-        let endpoint = make(|_| async { vec![b'a'; 64 << 20] });
+        let endpoint = make(|mut request: poem::Request| async move {
+            let whole = request.take_body().into_bytes().await.is_ok();
+            vec![b'a'; if whole && request.uri().path() != "/small" { 64 << 20 } else { 0 }]
+        });
         let server = listen_within(limits, SocketAddr::from(([127, 0, 0, 1], 0)), "a test", endpoint, &stop).await;
         (server.expect("a port").addr, stop.drop_guard())
     }
@@ -104,6 +108,59 @@ mod tests {
             answer(connect(addr, sent).await).await;
         }
         assert!(began.elapsed() >= SHORT, "they ended after {:?}", began.elapsed());
+    }
+
+    /// A byte comes more often than nothing may come, of a head and of a body.
+    #[tokio::test]
+    async fn a_request_that_never_ends_is_cut() {
+        let (addr, _stop) = server(Limits { most: 8, idle: SHORT * 4 }).await;
+        for begun in ["GET / HTTP/1.1\r\nx: ", "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 900000\r\n\r\n"] {
+            let (mut reading, mut writing) = connect(addr, begun).await.into_split();
+            let began = Instant::now();
+            let drip = async {
+                while writing.write_all(b"a").await.is_ok() {
+                    tokio::time::sleep(SHORT / 3).await;
+                }
+            };
+            let mut answer = Vec::new();
+            let cut = async { reading.read_to_end(&mut answer).await };
+            let ended = async {
+                tokio::select! { () = drip => {}, _ = cut => {} }
+            };
+            tokio::time::timeout(Duration::from_secs(60), ended).await.expect("it is cut");
+            assert!(began.elapsed() >= SHORT * 4, "it was cut after {:?}", began.elapsed());
+            assert!(answer.len() < 1000, "{} bytes for nothing that was asked", answer.len());
+        }
+    }
+
+    /// Many requests over one connection, for longer than one may take.
+    #[tokio::test]
+    async fn a_connection_that_is_used_stays() {
+        let idle = Duration::from_secs(2);
+        let (addr, _stop) = server(Limits { most: 8, idle }).await;
+        let mut client = connect(addr, "").await;
+        let began = Instant::now();
+        while began.elapsed() < idle * 2 {
+            client.write_all(b"POST /small HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\n\r\nab").await.expect("a head");
+            tokio::time::sleep(SHORT).await;
+            client.write_all(b"cde").await.expect("a body");
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"\r\n\r\n") {
+                answer.push(client.read_u8().await.expect("an answer"));
+            }
+            assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+        }
+    }
+
+    /// It asks for more than fits into the buffers, and reads none of it.
+    #[tokio::test]
+    async fn who_does_not_read_loses_his_place() {
+        let (addr, _stop) = server(Limits { most: 1, idle: SHORT }).await;
+        let began = Instant::now();
+        let _deaf = connect(addr, ASK).await;
+        let second = tokio::time::timeout(Duration::from_secs(60), answer(connect(addr, ASK).await)).await;
+        assert!(second.expect("the place is free") > 64 << 20);
+        assert!(began.elapsed() >= SHORT, "it was cut after {:?}", began.elapsed());
     }
 
     #[tokio::test]

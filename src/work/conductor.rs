@@ -46,7 +46,8 @@ pub struct Conductor {
     pub(super) rooms: super::rooms::Rooms,
     pub(super) generating: Option<super::generate::Job>,
     /// gentask jobs that met something that passes, and when they are begun anew.
-    pub(super) postponed: HashMap<i64, Instant>,
+    pub(super) postponed: HashMap<i64, super::generate::Postponed>,
+    pub(super) looks: super::disk::Looks,
     pub(super) results: mpsc::Sender<Report>,
     inbox: mpsc::Receiver<Report>,
     pub(super) samples: u32,
@@ -121,6 +122,7 @@ impl Conductor {
             rooms: Default::default(),
             generating: None,
             postponed: HashMap::new(),
+            looks: Default::default(),
             results,
             inbox,
             samples: 0,
@@ -394,6 +396,7 @@ impl Conductor {
         if self.package_is_away(&plan, method, purpose, false).await.is_some() {
             return self.wait_for_disk(&plan, method, purpose, None).await.map(drop);
         }
+        self.note_package(&plan, method, purpose).await?;
         let counters = Arc::new(Counters::default());
         let stop = CancellationToken::new();
         let tries = self.tries(task, method).await?;

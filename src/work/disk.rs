@@ -8,16 +8,52 @@
 use super::conductor::Conductor;
 use super::legs::{self, Plan, Purpose};
 use super::repair;
+use super::whereabouts::{was_removed, whereabouts};
 use crate::error::Fault;
 use crate::model::span::Method;
 use crate::model::task::LegState;
 use crate::store::events::Level;
 use crate::transport::away::why_away;
 use crate::views::places::make_stores;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+/// The note of a leg about where its package is.
+const WHEREABOUTS: &str = "whereabouts";
+/// A look at a package on a disk that has to spin up takes so long, and others wait for it.
+const LONGEST_LOOK: Duration = Duration::from_secs(10);
+/// And so long when one beside it hangs already; so many may hang in one store.
+const SHORT_LOOK: Duration = Duration::from_secs(1);
+const MOST_LOOKS: usize = 8;
 /// Between two looks for a package whose disk is away.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Packages that somebody looks at now. Who looks for ever is joined by nobody.
+#[derive(Default)]
+pub struct Looks(Arc<Mutex<HashSet<PathBuf>>>);
+
+/// Is given back when the look is over.
+struct Place(Arc<Mutex<HashSet<PathBuf>>>, PathBuf);
+
+impl Looks {
+    /// For a look at a package, and how long it may take. `None`: nobody else should look there now.
+    fn take(&self, root: &Path) -> Option<(Place, Duration)> {
+        let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // What lies beside it is on the same server, as a rule.
+        let beside = looks.iter().filter(|other| other.parent() == root.parent()).count();
+        let free = beside < MOST_LOOKS && looks.insert(root.to_owned());
+        let patience = if beside == 0 { LONGEST_LOOK } else { SHORT_LOOK };
+        free.then(|| (Place(Arc::clone(&self.0), root.to_owned()), patience))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
+}
 
 impl Conductor {
     /// Looks for the transfer area. While it is away, all that runs is stopped; when it comes back, what belongs there is made.
@@ -88,20 +124,76 @@ impl Conductor {
         Ok(())
     }
 
-    /// Why a publishing leg has to wait for the disk of its package. `failed`: it met something.
-    pub(super) async fn package_is_away(&self, plan: &Plan, method: Method, purpose: Purpose, failed: bool) -> Option<String> {
-        let config = self.node.config.current();
+    /// Does a leg read the package where it lies? `failed`: it met something.
+    fn reads_package(&self, plan: &Plan, method: Method, purpose: Purpose, failed: bool) -> bool {
+        let uploads = || legs::uploads(&self.node.config.current(), &plan.file);
         let reads = match method {
             Method::Bt => true,
-            Method::Obs => legs::uploads(&config, &plan.file),
+            Method::Obs => uploads(),
             // Its origin may be this node, or have a disk of its own.
-            Method::Cdn => failed && legs::uploads(&config, &plan.file),
+            Method::Cdn => failed && uploads(),
         };
-        if purpose != Purpose::Publish || !reads {
+        purpose == Purpose::Publish && reads
+    }
+
+    /// Why a publishing leg has to wait for the disk of its package. `failed`: it met something.
+    pub(super) async fn package_is_away(&self, plan: &Plan, method: Method, purpose: Purpose, failed: bool) -> Option<String> {
+        if !self.reads_package(plan, method, purpose, failed) {
             return None;
         }
+        let noted = self.noted(plan, method).await;
+        let look = move |root: &Path| why_away(root).filter(|_| !noted.is_some_and(|noted| was_removed(root, &noted)));
+        self.look_at(plan, look).await.unwrap_or_else(Some)
+    }
+
+    /// A look at a package, which may lie on a server that does not answer: then all others would wait with this one. `Err`:
+    /// it does not, in words.
+    async fn look_at<T: Send + 'static>(&self, plan: &Plan, look: impl FnOnce(&Path) -> T + Send + 'static) -> Result<T, String> {
         let root = plan.package_root();
-        tokio::task::spawn_blocking(move || why_away(&root)).await.unwrap_or_default()
+        let why = format!("{} does not answer: is its server there, and its disk mounted?", root.display());
+        let Some((place, patience)) = self.looks.take(&root) else { return Err(why) };
+        let looking = tokio::task::spawn_blocking(move || {
+            let seen = look(&root);
+            drop(place);
+            seen
+        });
+        match tokio::time::timeout(patience, looking).await {
+            Ok(Ok(seen)) => Ok(seen),
+            Ok(Err(e)) => Err(format!("looking at a package: {e}")),
+            Err(_) => Err(why),
+        }
+    }
+
+    /// Notes where the package is that a leg is about to publish.
+    pub(super) async fn note_package(&self, plan: &Plan, method: Method, purpose: Purpose) -> Result<(), Fault> {
+        if !self.reads_package(plan, method, purpose, false) {
+            return Ok(());
+        }
+        let found = self.look_at(plan, whereabouts).await.ok().flatten();
+        let noted = self.noted(plan, method).await;
+        match found.filter(|at| Some(at) != noted.as_ref()) {
+            Some(at) => self.node.store.save_checkpoint(plan.task.id, method, WHEREABOUTS, &at).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn noted(&self, plan: &Plan, method: Method) -> Option<String> {
+        self.node.store.checkpoint(plan.task.id, method, WHEREABOUTS).await.unwrap_or_default()
+    }
+
+    /// What a leg met, in other words when it looked like a disk that is away, and is a package that was removed.
+    pub(super) async fn or_removed(&self, plan: &Plan, method: Method, purpose: Purpose, fault: Fault) -> Fault {
+        if !(fault.away && self.reads_package(plan, method, purpose, true)) {
+            return fault;
+        }
+        let Some(noted) = self.noted(plan, method).await else { return fault };
+        match self.look_at(plan, move |root| was_removed(root, &noted)).await {
+            Ok(true) => Fault::permanent(format!(
+                "{} was removed since it was hashed: put it back, or run gentask again",
+                plan.package_root().display()
+            )),
+            _ => fault,
+        }
     }
 
     /// A leg that met a disk which is away waits, and its tries stay as they are. `false`: that is not what it met.

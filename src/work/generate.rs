@@ -5,10 +5,12 @@
 
 mod again;
 
+pub use again::Postponed;
+
 use super::conductor::{Conductor, Report};
 use super::{Node, patiently};
 use crate::config::Config;
-use crate::error::{Fault, io_fault};
+use crate::error::{Fault, disk_fault, io_fault};
 use crate::model::endpoint::ObsStore;
 use crate::model::generation::GenerationOrder;
 use crate::model::ids::{RelPath, Sha1};
@@ -21,7 +23,6 @@ use crate::package::metainfo::{Metainfo, piece_length_for};
 use crate::package::one_pass::{self, PassProgress, Segment};
 use crate::package::paths;
 use crate::package::scan::{self, Scan, ScannedFile};
-use crate::store::events::Level;
 use crate::store::generations::{GenerationRow, GenerationState};
 use crate::store::library::{LibraryFile, PackageRow};
 use crate::store::torrents::TorrentRow;
@@ -57,7 +58,9 @@ impl Job {
 /// How a job ended.
 pub struct Ended {
     id: i64,
-    name: String,
+    task: String,
+    /// Why the disk of its package is away, when it failed.
+    away: Option<String>,
     outcome: Result<String, Fault>,
 }
 
@@ -86,22 +89,28 @@ impl Conductor {
     pub(super) async fn start_generation(&mut self, id: i64) -> Result<(), Fault> {
         let rows = self.node.store.live_generations().await?;
         let Some(row) = rows.into_iter().find(|g| g.id == id) else { return Ok(()) };
-        self.node.store.set_generation(id, GenerationState::Running, "", self.node.clock.now_ms()).await?;
         let job = Job { id, progress: Arc::new(PassProgress::default()), total: Arc::default(), paused: Arc::default() };
         let (node, results) = (Arc::clone(&self.node), self.results.clone());
         let (progress, total) = (Arc::clone(&job.progress), Arc::clone(&job.total));
-        let name = row.taskfile.clone();
         tokio::spawn(async move {
+            let (task, package) = (row.taskfile.clone(), row.dcppath.clone());
             let work = tokio::spawn(generate(Arc::clone(&node), row, progress, total));
             let outcome = work.await.unwrap_or_else(|e| Err(Fault::local(format!("the generation failed: {e}"))));
-            let _ = results.send(Report::Generated { outcome: Ended { id, name, outcome } }).await;
+            let away = match outcome {
+                Ok(_) => None,
+                Err(_) => blocking(move || again::disk_of(Path::new(&package))).await.err().map(|fault| fault.message),
+            };
+            let _ = results.send(Report::Generated { outcome: Ended { id, task, away, outcome } }).await;
         });
         let (node, progress, total) = (Arc::clone(&self.node), Arc::clone(&job.progress), Arc::clone(&job.total));
         tokio::spawn(async move {
             // Ends with the job: then this is the only holder left.
             while Arc::strong_count(&progress) > 1 {
                 let (done, all) = (progress.done.load(Ordering::Relaxed), total.load(Ordering::Relaxed));
-                if let Err(fault) = node.store.record_generation(id, done, all).await {
+                // One that waits for its disk knows of no bytes.
+                if all > 0
+                    && let Err(fault) = node.store.record_generation(id, done, all).await
+                {
                     tracing::warn!(%fault, "cannot write the progress of gentask");
                 }
                 tokio::time::sleep(if node.store.thrifty() { PROGRESS * super::sampler::THRIFTY_EVERY } else { PROGRESS }).await;
@@ -118,37 +127,6 @@ impl Conductor {
         {
             job.cancel();
         }
-        Ok(())
-    }
-
-    pub(super) async fn generation_ended(&mut self, ended: Ended) -> Result<(), Fault> {
-        let Some(job) = self.generating.take() else { return Ok(()) };
-        let (store, now) = (self.node.store.clone(), self.node.clock.now_ms());
-        self.postponed.remove(&ended.id);
-        store.record_generation(ended.id, job.progress.done.load(Ordering::Relaxed), job.total.load(Ordering::Relaxed)).await?;
-        if job.paused.load(Ordering::Relaxed) && ended.outcome.is_err() {
-            return store.set_generation(ended.id, GenerationState::Queued, "", now).await.map(drop);
-        }
-        let still_wanted = store.live_generations().await?.iter().any(|g| g.id == ended.id);
-        let task = ended.name.rsplit('/').next().unwrap_or_default();
-        match ended.outcome {
-            Ok(text) => {
-                let wanted = store.set_generation(ended.id, GenerationState::Finished, "", now).await?;
-                if !wanted {
-                    // Cancelled at the last moment: whoever polls for the task file must not find it.
-                    views::remove(Path::new(&ended.name))?;
-                }
-                self.node.event(Level::Info, "gentask", task, if wanted { &text } else { "cancelled" }).await;
-            }
-            Err(_) if !still_wanted => self.node.event(Level::Info, "gentask", task, "cancelled").await,
-            Err(fault) if fault.is_transient() => self.postpone_generation(ended.id, task, &fault).await?,
-            Err(fault) => {
-                let text = fault_text(&fault);
-                self.node.event(Level::Error, "gentask", task, &text).await;
-                store.set_generation(ended.id, GenerationState::Failed, &text, now).await?;
-            }
-        }
-        self.node.nudge.notify_one();
         Ok(())
     }
 }
@@ -168,6 +146,10 @@ async fn generate(
 ) -> Result<String, Fault> {
     let order = GenerationOrder::from_json(&row.request).ok_or_else(|| Fault::local("the stored request cannot be read"))?;
     let config = node.config.current();
+    // Until then it stays in the queue.
+    let root = order.dcppath.clone();
+    blocking(move || again::disk_of(&root)).await?;
+    patiently(&progress.cancel, || node.store.set_generation(row.id, GenerationState::Running, "", node.clock.now_ms())).await?;
     if order.deloldtorrent {
         patiently(&progress.cancel, || node.store.forget_torrent(&order.dcppath)).await?;
     }
@@ -179,7 +161,7 @@ async fn generate(
     let hashed = Arc::new(hashed);
     let verdict = patiently(&progress.cancel, || {
         let (h, root) = (Arc::clone(&hashed), order.dcppath.clone());
-        blocking(move || check(&root, &h))
+        blocking(move || still_there(&h.scan).and_then(|()| check(&root, &h)))
     })
     .await?;
     if fresh {
@@ -190,6 +172,7 @@ async fn generate(
     let path = order.taskfile.clone();
     blocking(move || {
         let mut file = task_file(&order, &config, &h, gentime)?;
+        still_there(&h.scan)?; // else the torrents would lie below the mount point
         write_torrents(&order, &config, &h, &mut file, &progress)?;
         if progress.cancel.load(Ordering::Relaxed) {
             return Err(Fault::permanent("cancelled")); // whoever polls for the task file must not find it
@@ -241,6 +224,15 @@ fn hash(root: &Path, cached: Option<TorrentRow>, progress: &PassProgress, total:
     };
     let stamps = scan.files.iter().zip(&pass.sha1).map(stamp).collect();
     Ok((Hashed { scan, stamps, piece_length, pieces: pass.pieces }, true))
+}
+
+/// What was read may lie on a disk that is away by now.
+fn still_there(scan: &Scan) -> Result<(), Fault> {
+    let path = |f: &ScannedFile| f.path.under(&scan.base);
+    scan.files.iter().map(path).try_for_each(|p| match p.symlink_metadata() {
+        Ok(_) => Ok(()),
+        Err(e) => Err(disk_fault("cannot read", &p, &e)),
+    })
 }
 
 /// A package that is not what its packing list says is refused before it is sent to anybody.

@@ -36,6 +36,7 @@ mod thrift;
 mod trust;
 mod upkeep;
 mod uploads;
+mod whereabouts;
 
 use crate::clock::{Clock, Pulse};
 use crate::config::ConfigHandle;
@@ -137,7 +138,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 async fn patiently<T, F: Future<Output = Result<T, Fault>>>(give_up: &AtomicBool, call: impl Fn() -> F) -> Result<T, Fault> {
     loop {
         match call().await {
-            Err(fault) if fault.is_transient() && !give_up.load(Ordering::Relaxed) => {
+            Err(fault) if fault.is_transient() && !fault.away && !give_up.load(Ordering::Relaxed) => {
                 tracing::warn!(%fault, "results cannot be written now; trying again");
                 tokio::time::sleep(PATIENCE).await;
             }

@@ -94,7 +94,7 @@ impl Conductor {
                 let why = self.away.as_deref().unwrap_or_default();
                 return store.set_leg(task, method, LegState::Waiting, why, 0, None).await;
             }
-            Err(fault) => fault,
+            Err(fault) => self.or_removed(&leg.plan, method, leg.purpose, fault).await,
         };
         if self.wait_for_disk(&leg.plan, method, leg.purpose, Some(&fault)).await? {
             tracing::warn!(task = name, %method, %fault, detail = fault.detail, "a leg waits for a disk");

@@ -25,8 +25,9 @@ impl Disk {
         let (at, image) = (dir.path().join("mounted"), dir.path().join("0.img"));
         fs::create_dir_all(&at).expect("directory");
         fs::File::create(&image).and_then(|f| f.set_len(400 << 20)).expect("image");
-        // ext4 writes its journal every five seconds: what is lost should not depend on luck.
-        let options = if kind == "ext4" { "loop,commit=300" } else { "loop" };
+        // ext4 writes its journal every five seconds: what is lost should not depend on luck. XFS minds that a copy has the
+        // UUID of what is mounted, and a mount that another process still sees is.
+        let options = if kind == "ext4" { "loop,commit=300" } else { "loop,nouuid" };
         let disk = Self { at, image, kind, options, lives: 0, _dir: dir };
         let made = run(&format!("mkfs.{kind}"), &["-q".as_ref(), disk.image.as_os_str()]);
         if made && disk.mount() {
@@ -62,9 +63,7 @@ impl Disk {
         let (there, beside) = (copy.as_os_str(), self.at.with_file_name("copy"));
         fs::create_dir_all(&beside).expect("directory");
         assert!(run("cp", &["--sparse=always".as_ref(), self.image.as_os_str(), there]), "cannot copy the image");
-        // Both have the same UUID, which XFS minds.
-        let options = if self.kind == "xfs" { "loop,nouuid" } else { self.options };
-        run("mount", &["-t".as_ref(), self.kind.as_ref(), "-o".as_ref(), options.as_ref(), there, beside.as_os_str()])
+        run("mount", &["-t".as_ref(), self.kind.as_ref(), "-o".as_ref(), self.options.as_ref(), there, beside.as_os_str()])
             && run("umount", &[beside.as_os_str()])
     }
 

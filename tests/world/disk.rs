@@ -1,7 +1,9 @@
 //! Small disks.
 
+use super::{PATIENCE, until};
+use rustix::process::{Pid, Signal, kill_process};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 
 /// A file system of its own, unmounted at the end.
 pub struct Small(PathBuf);
@@ -65,5 +67,59 @@ impl Loop {
 impl Drop for Loop {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("--lazy").arg(&self.at).output();
+    }
+}
+
+/// A file server that can hang: a directory that is served by a process.
+pub struct Served {
+    at: PathBuf,
+    server: Child,
+}
+
+impl Served {
+    /// `None`, with the reason printed, when this machine does not let us mount.
+    pub async fn mount(backing: &Path, at: &Path) -> Option<Self> {
+        std::fs::create_dir_all(backing).expect("directory");
+        std::fs::create_dir_all(at).expect("directory");
+        let Ok(server) = Command::new("bindfs").arg("-f").arg(backing).arg(at).spawn() else {
+            eprintln!("skipped: no bindfs to be had here");
+            return None;
+        };
+        let mut served = Self { at: at.to_owned(), server };
+        let is_mounted = || {
+            let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+            mounts.lines().any(|line| line.split(' ').nth(1) == at.to_str())
+        };
+        let ended = until("bindfs is there, or not", PATIENCE, async || {
+            let ended = served.server.try_wait().expect("bindfs").is_some();
+            (ended || is_mounted()).then_some(ended)
+        })
+        .await;
+        if ended {
+            eprintln!("skipped: bindfs cannot mount here (needs root, /dev/fuse)");
+            return None;
+        }
+        Some(served)
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.server), signal).expect("a signal to bindfs");
+    }
+
+    /// Nobody gets an answer from now on.
+    pub fn hang(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub fn answer(&self) {
+        self.signal(Signal::CONT);
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.at).output();
+        let _ = self.server.kill();
+        let _ = self.server.wait();
     }
 }

@@ -1,4 +1,4 @@
-//! Holds a process where it is: a small library that is loaded into it stops every `fsync` or `pread` of the files that
+//! Holds a process where it is: a small library that is loaded into it stops every `fsync`, `read` or `pread` of the files that
 //! the test names, until the test lets them through. So a state that lasts milliseconds lasts as long as it is looked at.
 
 use super::{Node, PATIENCE, until};
@@ -39,6 +39,7 @@ static void pass(const char *call, int fd) {
 #define WRAP(type, name, call, params, args) \
     type name params { static type (*real) params; if (!real) real = dlsym(RTLD_NEXT, #name); pass(call, fd); return real args; }
 WRAP(int, fsync, "fsync", (int fd), (fd))
+WRAP(ssize_t, read, "read", (int fd, void *to, size_t len), (fd, to, len))
 WRAP(ssize_t, pread, "pread", (int fd, void *to, size_t len, off_t at), (fd, to, len, at))
 WRAP(ssize_t, pread64, "pread", (int fd, void *to, size_t len, off64_t at), (fd, to, len, at))
 "#;
@@ -67,7 +68,7 @@ impl Gate {
         self.dir.path().join(name)
     }
 
-    /// From now on who calls `fsync` or `pread` for a file with this in its path is held.
+    /// From now on who calls `fsync`, `read` or `pread` for a file with this in its path is held.
     pub fn close(&self, call: &str, path: &str) {
         let _ = std::fs::remove_file(self.path("gate.held"));
         std::fs::write(self.path("draft"), format!("{call} {path}")).expect("draft");

@@ -24,7 +24,7 @@ pub use api::{Progress, Reply};
 #[allow(unused_imports)]
 pub use clock::{WallClock, seconds, watch_until};
 #[allow(unused_imports)]
-pub use disk::{Loop, Small};
+pub use disk::{Loop, Served, Small};
 #[allow(unused_imports)]
 pub use gate::Gate;
 #[allow(unused_imports)]

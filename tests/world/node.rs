@@ -303,6 +303,12 @@ impl Node {
         rows.concat().join("\n")
     }
 
+    /// Waits until the texts of a task's events say all this: they follow what they tell of. Gives them.
+    pub async fn told(&self, task: &str, words: &[&str]) -> String {
+        let told = async || Some(self.events(task).await).filter(|told| words.iter().all(|words| told.contains(words)));
+        until(&format!("{words:?} is told"), PATIENCE, told).await
+    }
+
     /// All that it wrote into its logs.
     pub fn log(&self) -> String {
         let all = entries(&self.root.join("log")).into_iter().map(|log| std::fs::read(self.root.join("log").join(log)));

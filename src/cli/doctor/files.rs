@@ -21,6 +21,8 @@ const NO_ROOM: u64 = 64 << 20;
 const LITTLE_ROOM: u64 = 5 << 30;
 /// A database of which more is free than used, and more than this, is worth making smaller.
 const MUCH_FREE: u64 = 256 << 20;
+/// So many files are counted of what was put aside.
+const MOST_ASIDE: u32 = 100_000;
 /// So many looks at who may write, so far apart.
 const LOCK_LOOKS: u32 = 20;
 const LOCK_LOOK: Duration = Duration::from_millis(50);
@@ -106,6 +108,28 @@ fn directory(key: &'static str, dir: &Path) -> Option<Finding> {
     } else {
         Finding::fail("directories", text, todo)
     })
+}
+
+/// What others had put into staging directories, and was moved out of the way: it is theirs, so nobody else removes it.
+pub(super) fn aside(config: &Config) -> Option<Finding> {
+    let dir = config.transfer_dir().join("stage/aside");
+    let below = |dir: &Path| std::fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).collect::<Vec<_>>();
+    let things: Vec<PathBuf> = below(&dir).iter().flat_map(|task| below(task)).collect();
+    if things.is_empty() {
+        return None;
+    }
+    let (mut bytes, mut seen, mut todo) = (0u64, 0, things.clone());
+    while let Some(path) = todo.pop().filter(|_| seen < MOST_ASIDE) {
+        seen += 1;
+        match path.symlink_metadata() {
+            Ok(m) if m.is_dir() => todo.extend(below(&path)),
+            Ok(m) => bytes = bytes.saturating_add(m.blocks().saturating_mul(512)),
+            Err(_) => {}
+        }
+    }
+    let more = if todo.is_empty() { "" } else { "more than " };
+    let text = format!("{} of others in {} ({more}{})", things.len(), dir.display(), human(bytes));
+    Some(Finding::warn("aside", text, "it lay in the way of receptions; look at it, keep what is needed, delete the rest"))
 }
 
 /// Each file system once.

@@ -78,6 +78,7 @@ impl DoctorArgs {
             findings.extend(machine::checks());
             findings.extend(files::directories(&config));
             findings.extend(files::room(&config));
+            findings.extend(files::aside(&config));
             let (database, network) = tokio::join!(files::database(&config, depth), network::checks(&config));
             findings.extend(database);
             findings.extend(files::disk(&config).await);

@@ -1,6 +1,6 @@
 //! Reading package files for hashing: the file must stay what the scan saw, and the page cache should stay what it was.
 
-use crate::error::{Fault, io_fault};
+use crate::error::{Fault, disk_fault};
 use crate::package::scan::ScannedFile;
 use rustix::fs::{Advice, fadvise};
 use rustix::io::{ReadWriteFlags, preadv2};
@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 fn patiently<T>(open: impl Fn() -> Result<T, Fault>) -> Result<T, Fault> {
     for _ in 1..TRIES {
         match open() {
-            Err(fault) if fault.is_transient() => std::thread::sleep(PAUSE),
+            Err(fault) if fault.is_transient() && !fault.away => std::thread::sleep(PAUSE),
             end => return end,
         }
     }
@@ -56,7 +56,7 @@ impl<'a> Source<'a> {
         let full = stamp.path.under(base);
         // NONBLOCK: a pipe that has taken the file's place must not hang us; it fails the comparison instead.
         let open = || File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&full);
-        let file = patiently(|| open().map_err(|e| io_fault("cannot open", &full, &e).file(&stamp.path)))?;
+        let file = patiently(|| open().map_err(|e| disk_fault("cannot open", &full, &e).file(&stamp.path)))?;
         let source = Self { file, stamp, full, window: None, give_back: false };
         source.still_the_same()?;
         Ok(source)
@@ -73,7 +73,7 @@ impl<'a> Source<'a> {
             if e.kind() == std::io::ErrorKind::UnexpectedEof {
                 self.changed()
             } else {
-                io_fault("cannot read", &self.full, &e).file(&self.stamp.path)
+                disk_fault("cannot read", &self.full, &e).file(&self.stamp.path)
             }
         })
     }
@@ -85,7 +85,7 @@ impl<'a> Source<'a> {
     }
 
     fn still_the_same(&self) -> Result<(), Fault> {
-        let meta = self.file.metadata().map_err(|e| io_fault("cannot read", &self.full, &e).file(&self.stamp.path))?;
+        let meta = self.file.metadata().map_err(|e| disk_fault("cannot read", &self.full, &e).file(&self.stamp.path))?;
         if self.stamp.is_still(&meta) { Ok(()) } else { Err(self.changed()) }
     }
 

@@ -1,18 +1,18 @@
 //! Unfinished uploads that nobody goes on with: found by their notes, or in the store's list, and given up.
 
-use super::answer::Refusal;
 use super::client::{Answer, Ask, Bucket, query_value};
-use super::multipart::{load_note, note_key, unreadable};
+use super::multipart::{load_note, note_key};
 use super::{ObsLocation, ObsOptions};
 use crate::error::Fault;
 use crate::transport::Checkpoints;
+use chrono::{DateTime, TimeDelta, Utc};
 use http::Method;
 use serde::Deserialize;
 
 /// Stores refuse requests whose time differs from theirs by more than this (15 minutes).
-const SKEW: chrono::TimeDelta = chrono::TimeDelta::minutes(15);
+const SKEW: TimeDelta = TimeDelta::minutes(15);
 /// So long a request that we gave up may be on its way to the store.
-const UNDER_WAY: chrono::TimeDelta = chrono::TimeDelta::seconds(30);
+const UNDER_WAY: TimeDelta = TimeDelta::seconds(30);
 
 /// What knows a leg's uploads by their notes.
 #[derive(Clone, Copy)]
@@ -86,15 +86,12 @@ impl Uploads<'_> {
                 return Ok(true);
             }
         }
-        let asked = chrono::DateTime::from_timestamp_millis(note.asked_ms).unwrap_or_default();
-        let ids = match begun_since(bucket, key, asked - SKEW).await? {
+        let asked = DateTime::from_timestamp_millis(note.asked_ms).unwrap_or_default();
+        let ids = match begun_since(bucket, key, asked - SKEW).await {
             Ok(ids) => ids,
-            Err(refused) => {
-                let fault = refused.fault("cannot list the bucket's unfinished uploads");
-                if fault.is_transient() {
-                    return Err(fault);
-                }
-                // It may be no right of the key's, or beyond the store.
+            Err(fault) if fault.is_transient() => return Err(fault),
+            // The key may have no right to list them, or the store no such request.
+            Err(fault) => {
                 tracing::warn!(key, %fault, detail = fault.detail, "an unfinished upload may stay in the bucket");
                 return Ok(true);
             }
@@ -102,7 +99,7 @@ impl Uploads<'_> {
         for id in &ids {
             abort_one(bucket, key, id).await?;
         }
-        Ok(!ids.is_empty() || (chrono::Utc::now() - asked).abs() > UNDER_WAY)
+        Ok(!ids.is_empty() || (Utc::now() - asked).abs() > UNDER_WAY)
     }
 }
 
@@ -116,11 +113,7 @@ async fn abort_one(bucket: &Bucket, key: &str, id: &str) -> Result<(), Fault> {
 
 /// The unfinished uploads of exactly this key that were begun at that time or later (of one key at most a page of 1,000:
 /// it comes first of those that begin like it).
-async fn begun_since(
-    bucket: &Bucket,
-    key: &str,
-    since: chrono::DateTime<chrono::Utc>,
-) -> Result<Result<Vec<String>, Refusal>, Fault> {
+async fn begun_since(bucket: &Bucket, key: &str, since: DateTime<Utc>) -> Result<Vec<String>, Fault> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct List {
@@ -132,13 +125,13 @@ async fn begun_since(
     struct Unfinished {
         key: String,
         upload_id: String,
-        initiated: chrono::DateTime<chrono::Utc>,
+        initiated: DateTime<Utc>,
     }
+    const DOING: &str = "cannot list the bucket's unfinished uploads";
     let ask = Ask::new(Method::GET, "", format!("prefix={}&uploads", query_value(key)));
-    let list: List = match bucket.ask_text(ask, GIVING_UP).await? {
-        Ok(text) => quick_xml::de::from_str(&text).map_err(|e| unreadable(GIVING_UP, e))?,
-        Err(refused) => return Ok(Err(refused)),
-    };
+    let text = bucket.ask_text(ask, DOING).await?.map_err(|r| r.fault(DOING))?;
+    let unreadable = |e| Fault::permanent(format!("{DOING}: the store's answer cannot be read")).detail(e);
+    let list: List = quick_xml::de::from_str(&text).map_err(unreadable)?;
     let ours = list.uploads.into_iter().filter(|u| u.key == key && u.initiated >= since);
-    Ok(Ok(ours.map(|u| u.upload_id).collect()))
+    Ok(ours.map(|u| u.upload_id).collect())
 }
