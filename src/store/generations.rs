@@ -111,7 +111,6 @@ impl Store {
         .fetch_one(&mut *tx)
         .await
         .map_err(db_fault)?;
-        clear()?;
         tx.commit().await.map_err(db_fault)?;
         Ok(Some(id))
     }

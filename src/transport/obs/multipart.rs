@@ -107,7 +107,7 @@ pub(super) async fn initiate(bucket: &Bucket, key: &str, meta: &[(HeaderName, St
     Ok(initiated.upload_id)
 }
 
-pub(super) fn unreadable(doing: &str, e: impl std::fmt::Display) -> Fault {
+fn unreadable(doing: &str, e: impl std::fmt::Display) -> Fault {
     Fault::transient(format!("{doing}: the store's answer cannot be read")).detail(e)
 }
 
