@@ -111,6 +111,7 @@ impl Store {
         .fetch_one(&mut *tx)
         .await
         .map_err(db_fault)?;
+        clear()?;
         tx.commit().await.map_err(db_fault)?;
         Ok(Some(id))
     }
