@@ -460,6 +460,8 @@ async fn an_urgent_task_leaves_the_queue_first() {
         accepted(&world, &world.receiver, taskfile).await;
     }
     let receiver = &world.receiver;
+    let begun = async || (reason(receiver, "first").await.0 == "downloading").then_some(());
+    until("the first begins", PATIENCE, begun).await;
     let url = receiver.url("");
     let set = |task: &str, priority: &str| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_bftv2"));
