@@ -194,7 +194,7 @@ async fn an_answer_without_an_end_is_cut_off() {
         let mut source = source(&package, 64 * KIB);
         source.torrent = announced_torrent(&package, &source.map, 64 * KIB, &url);
         let seed = Seed::start(engine().await, &package, source.clone()).await;
-        until("the seed has hung up", || tracker.sent.lock().unwrap().len() >= 1).await;
+        until("the seed has hung up", || !tracker.sent.lock().unwrap().is_empty()).await;
         source.trackers = vec![format!("{url}?task")];
         source.peers = vec![seed.peer()];
         let (leech, leg, sink) = (engine().await, ctx(), FileSink::new(&package.files));
