@@ -365,8 +365,9 @@ async fn an_origin_that_is_gone_ends_the_task_and_nothing_is_lost() {
     assert!(p.error().contains("cdn") && p.error().contains(".mxf"), "{}", p.error());
     let failed = "select count(*) from v_events where kind = 'leg failed'";
     assert_eq!(world.receiver.number(failed).await, 1);
-    let log = std::fs::read_to_string(world.dir.path().join("receiver/log/bftv2.log")).expect("log");
-    assert_eq!(log.matches("leg starts").count(), 2, "two tries: {log}");
+    let starts = || world.receiver.log().matches("leg starts").count();
+    until("both tries are in the log", PATIENCE, async || (starts() >= 2).then_some(())).await;
+    assert_eq!(starts(), 2, "two tries: {}", world.receiver.log());
     until("the .err file", PATIENCE, async || beside("err").exists().then_some(())).await;
     let fetched = world.receiver.wire(&task, "%").await;
 

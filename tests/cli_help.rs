@@ -1,5 +1,8 @@
 //! The command line from outside: every command explains itself, and exit codes are what the help promises.
 
+#[path = "world/ports.rs"]
+mod ports;
+
 use bft2::cli::exit::{EXIT_CODES, Exit};
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -100,7 +103,8 @@ fn wrong_usage_is_2() {
 
 #[test]
 fn no_service_is_3_and_says_where_it_looked() {
-    let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("address");
+    // Nobody else gets it, nor does a call come from it.
+    let [free] = ports::free_ports();
     let url = format!("http://{free}");
     let dcp = "/data/dcp/cfec-001/dcps/film";
     for args in [

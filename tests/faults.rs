@@ -359,8 +359,7 @@ async fn what_lies_in_the_way_of_staged_files_is_moved_aside() {
         assert_eq!(std::fs::read_to_string(&kept).expect("read"), "not yours", "{}", kept.display());
     }
     assert_eq!(std::fs::read_link(aside.join(file_name(Path::new(second)))).expect("the link"), precious);
-    let events = world.receiver.events(&task).await;
-    assert!(events.contains("was a directory, in the way") && events.contains(&track), "{events}");
+    world.receiver.told(&task, &["was a directory, in the way", &track]).await;
 }
 
 #[tokio::test]
@@ -451,6 +450,8 @@ async fn a_cacher_stands_in_for_a_sender_that_is_gone() {
     world.sender.kill();
     world.receiver.downloaded(&task).await;
     world.assert_delivered(&package);
-    assert!(world.cacher.number("select bytes_sent from v_legs").await > 0);
+    // The figures are written once a second.
+    let sent = async || (world.cacher.number("select bytes_sent from v_legs").await > 0).then_some(());
+    until("the cacher has sent something", PATIENCE, sent).await;
     assert_eq!(entries(&world.receiver.stage()), Vec::<String>::new());
 }

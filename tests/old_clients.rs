@@ -49,6 +49,11 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.0.start_kill();
+        // Its port may be the next one's.
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while matches!(self.0.try_wait(), Ok(None)) && std::time::Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         if std::thread::panicking() {
             let said = self.said();
             eprintln!("--- {}\n{}", self.1.display(), &said[said.len().saturating_sub(2000)..]);

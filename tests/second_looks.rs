@@ -84,7 +84,7 @@ async fn a_store_that_cannot_be_reached_is_refused_at_once() {
         assert_eq!(world.receiver.number("select count(*) from v_tasks").await, 0);
         world.receiver.terminate().await;
         world.receiver.start().await;
-        assert!(world.receiver.log().contains("until then receptions are refused"), "{}", world.receiver.tail());
+        world.receiver.logged("until then receptions are refused").await;
         let mut doctor = Command::new(&world.receiver.binary);
         doctor.args(["doctor", "--config"]).arg(world.receiver.config_path());
         let said = doctor.output().expect("doctor").stdout;

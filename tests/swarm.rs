@@ -110,7 +110,14 @@ async fn a_killed_cacher_seeds_on_and_deletes_its_data_and_nothing_else() {
     let open = "select count(*) from v_files where state <> 'verified' and task like '%film%'";
     until("all is hashed", PATIENCE, async || (world.cacher.number(open).await == 0).then_some(())).await;
     let facts = "select t.seed_until, t.bytes_done, l.bytes_wire from v_tasks t join v_legs l using (task, role) order by task";
-    let before = world.cacher.sql(facts).await;
+    // The figures are written once a second.
+    let mut before = Vec::new();
+    until("the cacher's figures stand still", PATIENCE, async || {
+        let now = world.cacher.sql(facts).await;
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        (std::mem::replace(&mut before, now.clone()) == now).then_some(())
+    })
+    .await;
     world.cacher.kill();
     world.cacher.start().await;
     seeding(&world.cacher, "film").await;
@@ -460,6 +467,8 @@ async fn an_urgent_task_leaves_the_queue_first() {
         accepted(&world, &world.receiver, taskfile).await;
     }
     let receiver = &world.receiver;
+    let begun = async || (reason(receiver, "first").await.0 == "downloading").then_some(());
+    until("the first begins", PATIENCE, begun).await;
     let url = receiver.url("");
     let set = |task: &str, priority: &str| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_bftv2"));

@@ -8,7 +8,7 @@ use bft2::model::ids::RelPath;
 use bft2::model::span::Span;
 use bft2::transport::bt::{BtSource, BtTransport, Patience};
 use bft2::transport::{Outcome, Sink, Transport};
-use bt_world::{Engine, KIB, MIB, Seed, engine, engine_at, fetch, reel, source, torrent};
+use bt_world::{Engine, KIB, MIB, Seed, engine, engine_with, fetch, reel, source, torrent};
 use sha1::Digest as _;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
@@ -375,7 +375,7 @@ async fn one_torrent_twice_on_a_node_is_a_clear_fault_until_the_first_ends() {
 async fn rates_can_be_changed_while_a_torrent_runs() {
     let package = Package::make("RATE_FTR", 13, &[("a.mxf", 32 * MIB)]);
     let mut source = source(&package, 64 * KIB);
-    let slow = engine_at("127.0.0.1:0".parse().unwrap(), |o| o.upload_bps = Some(256 * KIB)).await;
+    let slow = engine_with(|o| o.upload_bps = Some(256 * KIB)).await;
     let seed = Seed::start(slow, &package, source.clone()).await;
     source.peers = vec![seed.peer()];
     let (leech, leg, sink) = (engine().await, ctx(), FileSink::new(&package.files));
@@ -397,7 +397,7 @@ async fn few_large_pieces_are_open_at_once() {
     let mut source = source(&package, 8 * MIB);
     let mut seeds = Vec::new();
     for _ in 0..12 {
-        let slow = engine_at("127.0.0.1:0".parse().unwrap(), |o| o.upload_bps = Some(2 * MIB)).await;
+        let slow = engine_with(|o| o.upload_bps = Some(2 * MIB)).await;
         seeds.push(Seed::start(slow, &package, source.clone()).await);
     }
     source.peers = seeds.iter().map(Seed::peer).collect();

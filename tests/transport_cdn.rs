@@ -505,7 +505,7 @@ async fn publishing_believes_no_answer_without_a_size() {
 #[tokio::test]
 async fn what_another_method_brought_meanwhile_is_not_fetched() {
     let package = one_file(8 * MIB);
-    let server = BadServer::start(&package, &[Twist::Status("503 Service Unavailable", "Retry-After: 1")], Twist::Right).await;
+    let server = BadServer::start(&package, &[Twist::Status("503 Service Unavailable", "Retry-After: 4")], Twist::Right).await;
     let (sink, ctx) = (FileSink::new(&package.files), ctx());
     let job = package.fetch_job(package.spans(), &sink, &ctx);
     let mut options = options();

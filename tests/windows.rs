@@ -380,10 +380,14 @@ async fn more_tasks_than_places_share_them_when_their_windows_open() {
     })
     .await;
     // Seen by the log: one may be over between two looks.
-    let log = std::fs::read_to_string(n.world.dir.path().join("receiver/log/bftv2.log")).expect("log");
-    let starts = log.lines().filter(|line| line.contains("leg starts"));
-    let mut began: Vec<&String> = starts.filter_map(|line| parked.iter().find(|task| line.contains(*task))).collect();
-    began.dedup();
+    let began = until("all starts are in the log", PATIENCE, async || {
+        let log = n.world.receiver.log();
+        let starts = log.lines().filter(|line| line.contains("leg starts"));
+        let mut began: Vec<&String> = starts.filter_map(|line| parked.iter().find(|task| line.contains(*task))).collect();
+        began.dedup();
+        (began.len() >= parked.len()).then_some(began)
+    })
+    .await;
     assert_eq!(began, parked.iter().collect::<Vec<_>>(), "the oldest first");
 }
 

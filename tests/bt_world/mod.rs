@@ -1,6 +1,9 @@
 //! BitTorrent's surroundings in a test: metainfo, engines, a running seed, a tracker.
 #![allow(dead_code)]
 
+#[path = "../world/ports.rs"]
+mod ports;
+
 use crate::support::sink::{FileSink, Package, ctx, until};
 use bft2::error::Fault;
 use bft2::model::span::Span;
@@ -8,6 +11,7 @@ use bft2::transport::bt::{BtEngine, BtSource, BtTransport, EngineOptions};
 use bft2::transport::{LegContext, Outcome, Transport as _};
 use bft2::web::tracker::{TrackerOptions, TrackerState, tracker};
 use poem::listener::{Acceptor as _, Listener as _};
+pub use ports::free_ports;
 use sha1::Digest as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -63,8 +67,14 @@ pub async fn engine_at(listen: SocketAddr, change: impl FnOnce(&mut EngineOption
     Engine { engine: BtEngine::start(options).await.unwrap(), _state: state }
 }
 
+/// At a port that nobody else gets: one of the system's choice could be another engine's connection before it is bound.
+pub async fn engine_with(change: impl FnOnce(&mut EngineOptions)) -> Engine {
+    let [listen] = free_ports();
+    engine_at(listen, change).await
+}
+
 pub async fn engine() -> Engine {
-    engine_at("127.0.0.1:0".parse().unwrap(), |_| {}).await
+    engine_with(|_| {}).await
 }
 
 /// A running publish leg.

@@ -149,6 +149,9 @@ async fn downloads(bench: &mut Bench, receiver: &Client<'_>, world: &World) {
     bench.says(receiver, "recv after a cancel", recv.clone().once(), true, "succeed!").await;
     receiver.node.downloaded(&task_name("xiaofang")).await;
     let size = sum(&SECOND);
+    // Asked twice, and it begins to seed a moment after it is downloaded.
+    let seeds = async || (receiver.node.progress(&task_name("xiaofang")).await.0.text("btstatus") == "btseeding").then_some(());
+    until("it seeds", PATIENCE, seeds).await;
     let given = [
         ("/return_content/Downloaded", json!(size.to_string())),
         ("/return_content/BtPercent", json!("99.084%")),

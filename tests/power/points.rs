@@ -2,7 +2,7 @@
 //! (`fsync`, `fdatasync`, `rename`, `unlink`), and kills the process right before the one that was asked for.
 
 use super::disk::Disk;
-use super::world::Node;
+use super::world::{Node, PATIENCE, until};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -96,12 +96,14 @@ impl Points {
         let _ = std::fs::remove_file(self.path("point"));
     }
 
-    /// Starts a node again that died at its point. `false`: it is alive.
+    /// From now on everything is let through. Starts a node again that died at its point. `false`: it is alive.
     pub async fn revive(&self, node: &mut Node) -> bool {
-        if !node.is_dead() {
+        self.disarm();
+        // Who was killed takes a moment to end, and answers nobody.
+        let lives = async || if node.is_dead() { Some(false) } else { node.get("heartbeat").await.map(|_| true) };
+        if until("it lives or is dead", PATIENCE, lives).await {
             return false;
         }
-        self.disarm();
         node.kill();
         self.cut();
         node.start().await;

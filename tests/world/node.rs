@@ -309,10 +309,17 @@ impl Node {
         until(&format!("{words:?} is told"), PATIENCE, told).await
     }
 
-    /// All that it wrote into its logs.
+    /// All that it wrote into its logs, once: the fixed name of the newest one is a link. A line is there a moment after it was
+    /// written: it goes through a queue.
     pub fn log(&self) -> String {
-        let all = entries(&self.root.join("log")).into_iter().map(|log| std::fs::read(self.root.join("log").join(log)));
-        all.map(|bytes| String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()).collect()
+        let logs = entries(&self.root.join("log")).into_iter().map(|log| self.root.join("log").join(log));
+        let all = logs.filter(|log| !log.is_symlink()).map(|log| std::fs::read(log).unwrap_or_default());
+        all.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).collect()
+    }
+
+    /// Waits until its logs say this.
+    pub async fn logged(&self, words: &str) {
+        until(&format!("{words:?} is in the log"), PATIENCE, async || self.log().contains(words).then_some(())).await;
     }
 
     /// The ends of its logs.
