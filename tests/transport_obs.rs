@@ -146,6 +146,8 @@ async fn half_an_upload(emulator: &ObsEmulator, package: &Package, kill: bool) -
     let (run, job, stop) = (transport(emulator), package.publish_job(&first), first.stop.clone());
     let running = tokio::spawn(async move { run.publish(job).await });
     until("six of thirteen parts are there", || done(&first) >= 6 * MIB).await;
+    // Those that are under way are seen before they are forgotten.
+    until("three more are under way", || emulator.count(Op::PutPart) >= 9).await;
     if kill {
         running.abort();
         _ = running.await;
