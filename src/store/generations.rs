@@ -75,8 +75,8 @@ impl Store {
         self.queue_generation_after(dcppath, taskfile, request, send, now_ms, || Ok(())).await
     }
 
-    /// Queues a job (`send`: its task is sent when it is finished); an ended one for the same task file is replaced. `None`: one is at work on it or on the same package.
-    /// `clear` is done before, when nothing but the commit is left.
+    /// Queues a job (`send`: its task is sent when it is finished); an ended one for the same task file is replaced. `None`:
+    /// one is at work on it or on the same package. `clear` is done before, when nothing but the commit is left.
     pub async fn queue_generation_after(
         &self,
         dcppath: &str,

@@ -1,7 +1,8 @@
 //! A directory in place of a bucket: `obs://bucket/key` is `root/bucket/key`.
 //!
 //! Objects appear whole or not at all: they are copied into `root/.incoming`, verified, synced and renamed. Where the file
-//! system can, the copy has no name until then, so that a kill leaves nothing. The copy is made here and not by opendal's file service, because that neither verifies what it copies nor syncs the directory.
+//! system can, the copy has no name until then, so that a kill leaves nothing. The copy is made here and not by opendal's
+//! file service, because that neither verifies what it copies nor syncs the directory.
 //! Nothing is written through a symlink below the root.
 
 use super::location::{ObsLocation, Store};
