@@ -162,6 +162,7 @@ impl App {
             http,
             admission: tokio::sync::Mutex::default(),
             sending: tokio::sync::Mutex::default(),
+            generating: tokio::sync::Mutex::default(),
             looks: Desk::places_to_look(),
             library: library.clone(),
         });

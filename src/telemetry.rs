@@ -79,6 +79,8 @@ fn with_quiet(spec: &str) -> String {
     let mut all: String = QUIET.iter().map(|name| format!("{name}=warn,")).collect();
     // Warns of every piece that is not there yet: the normal state of a download.
     all.push_str(&format!("{}::file_ops=error,", QUIET[0]));
+    // An error for every task of a torrent that is stopped. How a torrent ended is told by those who started it.
+    all.push_str(&format!("{}::spawn_utils=off,", QUIET[1]));
     all.push_str(spec);
     all
 }

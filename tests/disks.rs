@@ -362,6 +362,14 @@ async fn a_library_that_hangs_holds_up_no_other_client() {
     tokio::pin!(queries);
     let early = tokio::time::timeout(Duration::from_secs(3), &mut queries).await;
     assert!(early.is_err(), "the server does not hang: {early:?}");
+    // A CDN asks for more files at a time than there are threads for file work.
+    let mut edge = Vec::new();
+    for _ in 0..80 {
+        let mut connection = tokio::net::TcpStream::connect(world.web).await.expect("the origin");
+        let ask = b"GET /dcp/cfec-001/dcps/film/ASSETMAP.xml HTTP/1.1\r\nhost: origin\r\n\r\n";
+        tokio::io::AsyncWriteExt::write_all(&mut connection, ask).await.expect("asked");
+        edge.push(connection);
+    }
     let began = Instant::now();
     assert!(world.sender.get("heartbeat").await.is_some());
     let reply = world.sender.call("cancel", json!({"taskfile": task_name("film")})).await;
@@ -369,11 +377,16 @@ async fn a_library_that_hangs_holds_up_no_other_client() {
     assert!(reply.ok && reply.desc() == "succeed!", "{reply:?}");
     assert!(took < Duration::from_secs(10), "they took {took:?}");
     assert_eq!(world.sender.places(&task_name("film")), ["sender/history"]);
+    world.sender.logged("stopping its leg").await;
     // Who asked for what lies there is told so; what the kernel remembers is answered.
     let replies = queries.await;
     assert!(replies.iter().all(Result::is_ok), "{replies:?}");
     let told = replies.iter().flatten().filter(|r| r.desc().contains("the library does not answer")).count();
     assert!(told > 10, "{replies:?}");
+    let mut answer = [0; 12];
+    let first = edge.first_mut().expect("a connection");
+    tokio::io::AsyncReadExt::read_exact(first, &mut answer).await.expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 503");
     server.answer();
     let works = async || {
         let reply = world.sender.call("taskfilesquery", names.clone()).await;

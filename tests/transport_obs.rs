@@ -213,9 +213,14 @@ async fn an_upload_whose_id_is_unknown_is_given_up_and_no_other_one() {
     // Nobody's business of ours: another file, and who began before this sender did.
     emulator.begin_upload(BUCKET, "dcps/film/pic.mxf.old", chrono::TimeDelta::zero());
     emulator.begin_upload(BUCKET, "dcps/film/pic.mxf", chrono::TimeDelta::minutes(16));
+    // And another task's of the same package, which has noted it.
+    let id = emulator.begin_upload(BUCKET, "dcps/film/pic.mxf", chrono::TimeDelta::zero());
+    let noted = serde_json::json!({"upload_id": id, "place": "", "part_size": 1, "size": 1, "mtime_ns": 0, "sha1": "", "checked": "",
+        "digested": 0, "midstate": ""});
     let theirs = emulator.unfinished();
     emulator.faults().next(Op::Initiate, 1000, ObsFault::LostReply);
     let first = ctx();
+    first.checkpoints.save(&format!("others/{note}"), &noted.to_string()).await.unwrap();
     transport(&emulator).publish(package.publish_job(&first)).await.unwrap_err();
     emulator.faults().clear();
     assert_eq!(emulator.unfinished(), theirs + 1);

@@ -47,6 +47,14 @@ impl Queue {
         }
     }
 
+    /// Tries again to start the thread, when that failed.
+    pub fn poke(&self) {
+        let mut state = lock(&self.state);
+        if !(state.running || state.stopped || state.files.is_empty()) {
+            state.running = self.start();
+        }
+    }
+
     pub fn stop(&self) {
         lock(&self.state).stopped = true;
         self.ready.notify_one();

@@ -174,6 +174,7 @@ pub async fn keep_synced(assembly: std::sync::Weak<Assembly>) {
             return;
         }
         synced = Instant::now();
+        a.digester.poke();
         if let Err(fault) = a.sync().await {
             if a.poisoned.load(Ordering::Acquire) {
                 lock(&a.broken).get_or_insert(fault);

@@ -136,12 +136,12 @@ async fn run(command: Command, config: &Path) -> Outcome {
     }
 }
 
-/// The demo's processes die with the thread that started them, so it must be the main thread: one thread runs all.
 /// Threads for file work. librqbit moves a worker's place to one of them for every block that it reads or writes, and with
 /// tokio's default of 512 their number, and with it the memory, grew with the length of a delivery. Work that finds none
-/// free waits for its turn: none of it runs for ever.
+/// free waits for its turn. What may hang, as the library is on a server that does not answer, has places of its own.
 const BLOCKING_THREADS: usize = 48;
 
+/// The demo's processes die with the thread that started them, so it must be the main thread: one thread runs all.
 fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
     let mut builder = match command {
         Command::Serve(_) | Command::Console(_) | Command::Tracker(_) => tokio::runtime::Builder::new_multi_thread(),

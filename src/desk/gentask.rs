@@ -51,16 +51,19 @@ impl Desk {
         let part = paths::part_torrent(&config.dcps_tmp_dir(&order.basesubdir), &order.name);
         let (dcppath, taskfile) = (order.dcppath.display().to_string(), order.taskfile.display().to_string());
         let generating = || Reply::err(format!("same torrent process is generating:{} ", full.display()));
+        // Nobody else's job comes between: what is removed below would be what it has just written.
+        let _one = self.generating.lock().await;
         if matches!(self.store.generation(&dcppath, &taskfile).await, Ok(Some(g)) if g.state.is_live()) {
             return Err(generating());
         }
-        let torrent = full.clone();
-        let there = self.glance(move || torrent.exists()).await.map_err(Reply::from)?;
+        // Of a request that is refused since somebody holds the database, everything stays.
+        self.store.can_write().await.map_err(|fault| failed(&fault))?;
+        // The client polls for the file's existence: an old one must not look like the new one.
+        let (torrent, old) = (full.clone(), order.taskfile.clone());
+        let look = move || crate::views::remove(&old).map(|()| torrent.exists());
+        let there = self.glance(look).await.map_err(Reply::from)?.map_err(|fault| failed(&fault))?;
         let cached = there && !order.deloldtorrent && matches!(self.store.torrent(&order.dcppath).await, Ok(Some(_)));
-        // The client polls for the file's existence: an old one must not look like the new one. Of a request that is refused
-        // everything stays, and so does what another one's job has just written.
-        let (clear, request) = (|| crate::views::remove(&order.taskfile), order.to_json());
-        let queued = self.store.queue_generation_after(&dcppath, &taskfile, &request, send, self.clock.now_ms(), clear).await;
+        let queued = self.store.queue_generation(&dcppath, &taskfile, &order.to_json(), send, self.clock.now_ms()).await;
         let id = queued.map_err(|fault| failed(&fault))?.ok_or_else(generating)?;
         let name = order.taskfile.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let kind = if send { "sends" } else { "gentask" };
@@ -114,7 +117,7 @@ impl Desk {
             Ok(false) => return reply(true, "unfinished", "no make seed process and not found task.json.".into()),
             Err(refused) => return reply(false, "error", refused.desc),
         }
-        match super::read_task_file(taskfile).await.map(|(bytes, _)| TaskFile::parse(&bytes)) {
+        match self.read_task_file(taskfile).await.map(|(bytes, _)| TaskFile::parse(&bytes)) {
             Ok(Ok(task)) => {
                 let torrent = self.torrent_path(&task);
                 match self.glance(move || torrent.is_none_or(|t| t.exists())).await {

@@ -30,7 +30,7 @@ use crate::store::tasks::TaskRow;
 use crate::views::{self, Found, TASK_FILE_LIMIT, TaskDirs};
 use std::collections::HashMap;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{Notify, Semaphore};
@@ -70,7 +70,8 @@ impl Refusal {
     fn unread(desc: impl Into<String>, e: &std::io::Error) -> Self {
         use libc::{EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR};
         let clients = [EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR];
-        Self { desc: desc.into(), passes: e.raw_os_error().is_some_and(|n| !clients.contains(&n)) }
+        let hangs = e.kind() == std::io::ErrorKind::TimedOut;
+        Self { desc: desc.into(), passes: hangs || e.raw_os_error().is_some_and(|n| !clients.contains(&n)) }
     }
 }
 
@@ -173,6 +174,8 @@ pub struct Desk {
     pub http: reqwest::Client,
     /// One `send` or `recv` at a time: two of the same task must not both be accepted.
     pub admission: tokio::sync::Mutex<()>,
+    /// Held while a gentask job is queued: one at a time.
+    pub generating: tokio::sync::Mutex<()>,
     /// One round of sending what `sends` generated at a time. By job: when one that could not be sent is tried again.
     pub sending: tokio::sync::Mutex<HashMap<i64, Instant>>,
     /// Places of those who look at the library.
@@ -243,6 +246,13 @@ impl Desk {
         }
     }
 
+    /// Reads a task file that a client names. Also returns how it looked.
+    async fn read_task_file(&self, path: &str) -> std::io::Result<(Vec<u8>, Found)> {
+        let path = PathBuf::from(path);
+        let read = self.glance(move || read_task_file(path)).await;
+        read.unwrap_or_else(|refused| Err(std::io::Error::new(std::io::ErrorKind::TimedOut, refused.desc)))
+    }
+
     /// A task by the file name that clients give, with its legs; `None` when there is no such task (or it cannot be a name).
     async fn find(&self, role: Role, taskfile: &str) -> Result<Option<(TaskRow, Vec<LegRow>)>, Fault> {
         let Ok(name) = TaskName::from_path(taskfile) else { return Ok(None) };
@@ -266,28 +276,23 @@ fn open_error(path: &str, e: &std::io::Error) -> String {
     format!("open {path}: {why}")
 }
 
-/// Reads a task file that a client names. Also returns how it looked.
-async fn read_task_file(path: &str) -> std::io::Result<(Vec<u8>, Found)> {
-    let path = Path::new(path).to_owned();
+/// Reads a task file that a client names. Also returns how it looked. Blocking.
+fn read_task_file(path: PathBuf) -> std::io::Result<(Vec<u8>, Found)> {
     if path.as_os_str().is_empty() {
         return Err(std::io::ErrorKind::NotFound.into());
     }
-    tokio::task::spawn_blocking(move || {
-        let meta = std::fs::metadata(&path)?;
-        if meta.is_dir() {
-            return Err(std::io::ErrorKind::IsADirectory.into());
-        }
-        if !meta.is_file() || meta.len() > TASK_FILE_LIMIT {
-            return Err(std::io::Error::other("not a task file (larger than 64 MiB, or not a plain file)"));
-        }
-        let mut file = std::fs::File::open(&path)?;
-        let found = Found::new(path, &file.metadata()?);
-        let mut bytes = Vec::new();
-        file.by_ref().take(TASK_FILE_LIMIT).read_to_end(&mut bytes)?;
-        Ok((bytes, found))
-    })
-    .await
-    .unwrap_or_else(|e| Err(std::io::Error::other(e)))
+    let meta = std::fs::metadata(&path)?;
+    if meta.is_dir() {
+        return Err(std::io::ErrorKind::IsADirectory.into());
+    }
+    if !meta.is_file() || meta.len() > TASK_FILE_LIMIT {
+        return Err(std::io::Error::other("not a task file (larger than 64 MiB, or not a plain file)"));
+    }
+    let mut file = std::fs::File::open(&path)?;
+    let found = Found::new(path, &file.metadata()?);
+    let mut bytes = Vec::new();
+    file.by_ref().take(TASK_FILE_LIMIT).read_to_end(&mut bytes)?;
+    Ok((bytes, found))
 }
 
 /// An error of ours (disk, database) in a reply.

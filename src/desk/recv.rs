@@ -2,7 +2,7 @@
 
 use super::send::{legs_of, new_files, parse_error, schedules_of};
 use super::torrents::{TorrentKind, mismatch, torrent_kind};
-use super::{Desk, Refusal, Reply, open_error, read_task_file};
+use super::{Desk, Refusal, Reply, open_error};
 use crate::error::{Fault, io_fault};
 use crate::model::endpoint::shown;
 use crate::model::ids::TaskName;
@@ -38,7 +38,7 @@ impl Desk {
 
     /// The common part of `recv` and a file dropped into the queue directory.
     pub(super) async fn take_in(&self, taskfile: &str, reactive: bool, actor: &str) -> Result<Reply, Refusal> {
-        let read = read_task_file(taskfile).await;
+        let read = self.read_task_file(taskfile).await;
         let (bytes, original) =
             read.map_err(|e| Refusal::unread(format!("open json file error:{}", open_error(taskfile, &e)), &e))?;
         let task = tokio::task::spawn_blocking(move || TaskFile::parse(&bytes))
@@ -194,7 +194,7 @@ impl Desk {
         let put = move || {
             let bytes = std::fs::read(&from).map_err(|e| io_fault("cannot read", &from, &e))?;
             // The same bytes: of a try that was killed.
-            if to.symlink_metadata().is_ok() && std::fs::read(&to).ok().as_ref() != Some(&bytes) {
+            if to.symlink_metadata().is_ok() && !views::holds(&to, &bytes) {
                 return Ok(None);
             }
             views::write_file(&to, &bytes)?;
@@ -229,8 +229,7 @@ impl Desk {
         if !cacher && !in_place {
             // The last step is a rename: that it cannot work is better known before a byte is fetched.
             let (config, store) = (config.clone(), store_path.parent().unwrap_or(Path::new("/")).to_owned());
-            let look = tokio::task::spawn_blocking(move || views::places::not_reachable(&config, &store)).await;
-            if let Some(why) = look.map_err(|e| Refusal::for_good(format!("error, looking at the store failed: {e}")))? {
+            if let Some(why) = self.glance(move || views::places::not_reachable(&config, &store)).await? {
                 return Err(Refusal::for_now(format!("error, {why}.")));
             }
         }
@@ -317,11 +316,10 @@ impl Desk {
         let single = task.is_single();
         let places: Vec<PathBuf> = task.files.iter().map(|f| place_of(store_path, single, &f.path)).collect();
         let sizes: Vec<u64> = task.files.iter().map(|f| f.size).collect();
-        let lost = |e: tokio::task::JoinError| Refusal::for_good(format!("error, looking at the library failed: {e}"));
         if views::is_master(&self.store, store_path).await? {
             let (at, sizes) = (places.clone(), sizes.clone());
             let look = move || at.iter().zip(&sizes).all(|(p, size)| has_size(p, *size));
-            if tokio::task::spawn_blocking(look).await.map_err(lost)? {
+            if self.look_through(look).await? {
                 return Ok(places.into_iter().zip(&task.files).map(|(p, f)| Some(p).filter(|_| f.size > 0)).collect());
             }
         }
@@ -334,16 +332,15 @@ impl Desk {
         }
         let wanted: Vec<_> = task.files.iter().map(|f| (f.sha1, f.size)).collect();
         let found = self.store.find_same(&wanted).await?;
-        tokio::task::spawn_blocking(move || {
+        let look = move || {
             let usable = |f: &LibraryFile| f.size > 0 && is_unchanged(&f.path, f.size, f.mtime_ns, f.inode);
             let choose = |(place, mut same): (PathBuf, Vec<LibraryFile>)| {
                 same.sort_by_key(|f| f.path != place); // stable: else in their order
                 same.into_iter().find(usable).map(|f| f.path)
             };
             places.into_iter().zip(found).map(choose).collect()
-        })
-        .await
-        .map_err(lost)
+        };
+        self.look_through(look).await
     }
 
     /// Does the whole package lie already where it is to be received?
@@ -352,8 +349,7 @@ impl Desk {
         let files: Vec<_> = task.files.iter().zip(local).map(|(f, l)| (f.path.clone(), f.size, l.clone())).collect();
         let (target, single) = (store_path.to_owned(), task.is_single());
         let look = move || lies_in_place(&target, single, exact, files.iter().map(|(p, s, l)| (p, *s, l.as_deref())));
-        let lost = |e| Refusal::for_good(format!("error, looking at the library failed: {e}"));
-        tokio::task::spawn_blocking(look).await.map_err(lost)
+        self.look_through(look).await
     }
 }
 

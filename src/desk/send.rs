@@ -1,7 +1,7 @@
 //! `send` (protocol section 3.1): start the distribution of a task that gentask has made.
 
 use super::torrents::{TorrentKind, mismatch, torrent_kind};
-use super::{Desk, Refusal, Reply, open_error, read_task_file};
+use super::{Desk, Refusal, Reply, open_error};
 use crate::config::Config;
 use crate::error::Fault;
 use crate::model::ids::TaskName;
@@ -39,7 +39,7 @@ impl Desk {
 
     /// `job`: of `sends`, which made the task file.
     pub(super) async fn send_file(&self, taskfile: &str, reactive: bool, job: Option<i64>) -> Result<Reply, Refusal> {
-        let read = read_task_file(taskfile).await;
+        let read = self.read_task_file(taskfile).await;
         let (bytes, _) = read.map_err(|e| Refusal::unread(format!("open json file error:{}", open_error(taskfile, &e)), &e))?;
         let mut task = TaskFile::parse(&bytes).map_err(|e| Refusal::for_good(parse_error(&e, taskfile)))?;
         let name = TaskName::from_path(taskfile).map_err(|e| Refusal::for_good(format!("error, {e}")))?;
@@ -64,7 +64,7 @@ impl Desk {
         let elsewhere = Path::new(taskfile).parent() != tmp.parent();
         // One of that name that waits there is another client's: it stays.
         // (The same bytes are of a try of ours that was killed.)
-        let taken = elsewhere && tmp.is_file() && std::fs::read(&tmp).ok().as_ref() != Some(&bytes);
+        let taken = elsewhere && tmp.is_file() && !views::holds(&tmp, &bytes);
         if elsewhere
             && !taken
             && let Err(fault) = views::write_file(&tmp, &bytes)

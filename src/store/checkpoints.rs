@@ -27,6 +27,16 @@ impl Store {
         Ok(())
     }
 
+    pub async fn checkpoints_of_others(&self, task: i64, method: Method, key: &str) -> Result<Vec<String>, Fault> {
+        sqlx::query_scalar("SELECT value FROM checkpoints WHERE key = ? AND method = ? AND task_id <> ?")
+            .bind(key)
+            .bind(method.as_str())
+            .bind(task)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(db_fault)
+    }
+
     /// The keys of notes about uploads that nobody goes on with, by task: it was cancelled, or sent again in another way.
     pub async fn forsaken_uploads(&self) -> Result<Vec<(i64, Vec<String>)>, Fault> {
         let rows: Vec<(i64, String)> = sqlx::query_as(

@@ -63,7 +63,13 @@ fn read(r: Raw) -> Result<GenerationRow, Fault> {
 const SELECT: &str = "SELECT id, dcppath, taskfile, request, state, bytes_total, bytes_done, error FROM generations";
 
 impl Store {
-    /// As [`Store::queue_generation_after`], with nothing to be done before.
+    /// A fault while somebody else holds the database: for who must not do something that cannot be recorded then.
+    pub async fn can_write(&self) -> Result<(), Fault> {
+        self.begin().await?.rollback().await.map_err(db_fault)
+    }
+
+    /// Queues a job (`send`: its task is sent when it is finished); an ended one for the same task file is replaced. `None`:
+    /// one is at work on it or on the same package.
     pub async fn queue_generation(
         &self,
         dcppath: &str,
@@ -71,20 +77,6 @@ impl Store {
         request: &str,
         send: bool,
         now_ms: i64,
-    ) -> Result<Option<i64>, Fault> {
-        self.queue_generation_after(dcppath, taskfile, request, send, now_ms, || Ok(())).await
-    }
-
-    /// Queues a job (`send`: its task is sent when it is finished); an ended one for the same task file is replaced. `None`:
-    /// one is at work on it or on the same package. `clear` is done before, when nothing but the commit is left.
-    pub async fn queue_generation_after(
-        &self,
-        dcppath: &str,
-        taskfile: &str,
-        request: &str,
-        send: bool,
-        now_ms: i64,
-        clear: impl FnOnce() -> Result<(), Fault> + Send,
     ) -> Result<Option<i64>, Fault> {
         let mut tx = self.begin().await?;
         let busy: i64 = sqlx::query_scalar(
@@ -111,7 +103,6 @@ impl Store {
         .fetch_one(&mut *tx)
         .await
         .map_err(db_fault)?;
-        clear()?;
         tx.commit().await.map_err(db_fault)?;
         Ok(Some(id))
     }

@@ -68,6 +68,8 @@ pub trait Checkpoints: Send + Sync {
     async fn load(&self, key: &str) -> Result<Option<String>, Fault>;
     async fn save(&self, key: &str, value: &str) -> Result<(), Fault>;
     async fn remove(&self, key: &str) -> Result<(), Fault>;
+    /// What other tasks have saved under this key.
+    async fn of_others(&self, key: &str) -> Result<Vec<String>, Fault>;
 }
 
 /// Where fetched bytes go. Implemented by `assembly`; thread-safe; the calls block: on the file system,

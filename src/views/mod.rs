@@ -275,6 +275,12 @@ pub fn remove(path: &Path) -> Result<(), Fault> {
     }
 }
 
+/// A file that holds just these bytes. Blocking.
+pub fn holds(path: &Path, bytes: &[u8]) -> bool {
+    let same_length = path.symlink_metadata().is_ok_and(|m| m.is_file() && m.len() == bytes.len() as u64);
+    same_length && std::fs::read(path).is_ok_and(|there| there == bytes)
+}
+
 /// Removes a view if it is there. It does not come back after a power cut: a task file in the queue would be received again.
 fn remove_for_good(path: &Path) -> Result<(), Fault> {
     match std::fs::remove_file(path) {

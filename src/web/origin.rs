@@ -24,17 +24,42 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 /// Bytes per read. Memory per connection stays near two of these.
 const CHUNK: u64 = 512 << 10;
 
+/// Reads at a time: fewer than there are threads for file work.
+const PLACES: usize = 16;
+/// So long a place is waited for, and then a read.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Serves the files below `root`, to be nested under `/dcp`.
 pub fn origin(root: PathBuf) -> impl Endpoint {
-    Origin { root: root.into() }
+    Origin { root: root.into(), places: Places(Arc::new(Semaphore::new(PLACES))) }
 }
 
 struct Origin {
     root: Arc<Path>,
+    places: Places,
+}
+
+/// What reads the library: it may lie on a server that does not answer, and must not take all threads for file work.
+#[derive(Clone)]
+struct Places(Arc<Semaphore>);
+
+impl Places {
+    /// Reads on a thread for file work. One that hangs keeps its place.
+    async fn read<T: Send + 'static>(&self, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+        let hangs = || io::Error::new(io::ErrorKind::TimedOut, "the library does not answer");
+        let Ok(Ok(place)) = timeout(PATIENCE, Arc::clone(&self.0).acquire_owned()).await else { return Err(hangs()) };
+        let reading = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            work()
+        });
+        timeout(PATIENCE, reading).await.map_err(|_| hangs())?.map_err(io::Error::other)?
+    }
 }
 
 impl Endpoint for Origin {
@@ -47,9 +72,13 @@ impl Endpoint for Origin {
         }
         let Some(path) = public_path(request.uri().path()) else { return Ok(status(StatusCode::NOT_FOUND).finish()) };
         let root = Arc::clone(&self.root);
-        let opened = tokio::task::spawn_blocking(move || Served::open(&root, &path)).await;
-        Ok(match opened.map_err(io::Error::other).and_then(|r| r) {
-            Ok(file) => file.answer(request.headers(), head),
+        let opened = self.places.read(move || Served::open(&root, &path)).await;
+        Ok(match opened {
+            Ok(file) => file.answer(request.headers(), head, &self.places),
+            Err(e) if e.kind() == io::ErrorKind::TimedOut => {
+                tracing::warn!(path = request.uri().path(), error = %e, "origin: cannot open a file");
+                status(StatusCode::SERVICE_UNAVAILABLE).header(header::RETRY_AFTER, 60).finish()
+            }
             Err(e) if is_absent(&e) => status(StatusCode::NOT_FOUND).finish(),
             Err(e) => {
                 tracing::warn!(path = request.uri().path(), error = %e, "origin: cannot open a file");
@@ -109,7 +138,7 @@ impl Served {
         })
     }
 
-    fn answer(self, asked: &HeaderMap, head: bool) -> Response {
+    fn answer(self, asked: &HeaderMap, head: bool, places: &Places) -> Response {
         let etag = self.etag.parse::<ETag>().ok();
         let modified = LastModified::from(self.modified);
         let base = |code| {
@@ -141,7 +170,11 @@ impl Served {
             }
         };
         let builder = builder.header(header::CONTENT_LENGTH, part.end - part.start);
-        if head || part.is_empty() { builder.finish() } else { builder.body(Body::from_bytes_stream(read(self.fd, part))) }
+        if head || part.is_empty() {
+            builder.finish()
+        } else {
+            builder.body(Body::from_bytes_stream(read(self.fd, part, places.clone())))
+        }
     }
 }
 
@@ -168,23 +201,23 @@ fn wanted(text: &str, size: u64) -> Wanted {
 }
 
 /// Reads a range in large steps, each on a blocking thread.
-fn read(fd: OwnedFd, range: Range<u64>) -> impl Stream<Item = io::Result<Bytes>> {
+fn read(fd: OwnedFd, range: Range<u64>, places: Places) -> impl Stream<Item = io::Result<Bytes>> {
     let fd = Arc::new(fd);
     _ = rustix::fs::fadvise(&*fd, range.start, NonZeroU64::new(range.end - range.start), Advice::Sequential);
     futures::stream::try_unfold(range.start, move |at| {
-        let (fd, end) = (Arc::clone(&fd), range.end);
+        let (fd, end, places) = (Arc::clone(&fd), range.end, places.clone());
         async move {
             if at >= end {
                 return Ok(None);
             }
             let len = (end - at).min(CHUNK) as usize;
-            let chunk = tokio::task::spawn_blocking(move || {
+            let reading = places.read(move || {
                 let mut chunk = Vec::with_capacity(len);
                 rustix::io::retry_on_intr(|| rustix::io::pread(&*fd, rustix::buffer::spare_capacity(&mut chunk), at))?;
                 chunk.truncate(len);
                 io::Result::Ok(Bytes::from(chunk))
             });
-            let chunk = chunk.await.map_err(io::Error::other)??;
+            let chunk = reading.await?;
             if chunk.is_empty() {
                 // The connection is cut, so that the client sees that the answer is incomplete.
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was served"));

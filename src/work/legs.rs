@@ -262,4 +262,7 @@ impl Checkpoints for LegNotes {
     async fn remove(&self, key: &str) -> Result<(), Fault> {
         self.store.remove_checkpoint(self.task, self.method, key).await
     }
+    async fn of_others(&self, key: &str) -> Result<Vec<String>, Fault> {
+        self.store.checkpoints_of_others(self.task, self.method, key).await
+    }
 }

@@ -205,7 +205,8 @@ impl Conductor {
         if let Some(assembly) = &assembly {
             self.tell_aside(&row, assembly).await;
         }
-        if row.state == TaskState::History {
+        // What has to be tried again has time.
+        if row.state == TaskState::History && !matches!(&outcome, Err(fault) if fault.class == FaultClass::Transient) {
             self.swept = None;
         }
         match outcome {

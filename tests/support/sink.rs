@@ -214,6 +214,9 @@ impl Checkpoints for MemCheckpoints {
         self.0.lock().unwrap().remove(key);
         Ok(())
     }
+    async fn of_others(&self, key: &str) -> Result<Vec<String>, Fault> {
+        Ok(self.0.lock().unwrap().get(&format!("others/{key}")).into_iter().cloned().collect())
+    }
 }
 
 /// A fresh context: nothing counted, nothing remembered, no cap.

@@ -203,6 +203,7 @@ impl Directory {
             if !incoming.named {
                 let name = named_by(&file);
                 rustix::fs::linkat(CWD, &name, CWD, &incoming.path, AtFlags::SYMLINK_FOLLOW).map_err(|e| bad(e.into()))?;
+                incoming.named = true;
             }
         }
         fs::rename(&incoming.path, &to).map_err(bad)?;

@@ -55,6 +55,10 @@ pub(super) struct Note {
 }
 
 impl Note {
+    pub fn parse(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+
     /// The store was asked to begin, and no answer came.
     pub fn is_unanswered(&self) -> bool {
         self.upload_id.is_empty()

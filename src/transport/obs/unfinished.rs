@@ -1,7 +1,7 @@
 //! Unfinished uploads that nobody goes on with: found by their notes, or in the store's list, and given up.
 
 use super::client::{Answer, Ask, Bucket, query_value};
-use super::multipart::{load_note, note_key};
+use super::multipart::{Note, load_note, note_key};
 use super::{ObsLocation, ObsOptions};
 use crate::error::Fault;
 use crate::transport::Checkpoints;
@@ -96,6 +96,10 @@ impl Uploads<'_> {
                 return Ok(true);
             }
         };
+        // Another task sends the same package: what it has begun is no business of this one.
+        let others = self.checkpoints.of_others(&note_key(key)).await?;
+        let theirs = |id: &String| others.iter().filter_map(|text| Note::parse(text)).any(|note| note.upload_id == *id);
+        let ids: Vec<String> = ids.into_iter().filter(|id| !theirs(id)).collect();
         for id in &ids {
             abort_one(bucket, key, id).await?;
         }

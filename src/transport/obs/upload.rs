@@ -236,7 +236,8 @@ impl<'a> Upload<'a> {
                         let frontier = Frontier::from_note(&note);
                         return Ok(Some(Begun { note, etags, frontier }));
                     }
-                    Some(None) => {} // gone: begin anew
+                    // Gone: begin anew.
+                    Some(None) => doubted = note.unsure.then_some(note.asked_ms),
                 }
             }
         }

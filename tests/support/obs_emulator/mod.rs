@@ -145,12 +145,14 @@ impl ObsEmulator {
         self.shared.state.tables.lock().unwrap().uploads.len()
     }
 
-    /// Somebody else's upload, begun so long ago.
-    pub fn begin_upload(&self, bucket: &str, key: &str, ago: chrono::TimeDelta) {
+    /// Somebody else's upload, begun so long ago. Gives its id.
+    pub fn begin_upload(&self, bucket: &str, key: &str, ago: chrono::TimeDelta) -> String {
         let initiated = self.shared.clocks()[0] - ago;
         let (bucket, key, headers, parts) = (bucket.to_owned(), key.to_owned(), BTreeMap::new(), BTreeMap::new());
         let upload = state::Upload { bucket, key, headers, parts, initiated };
-        self.shared.state.tables.lock().unwrap().uploads.insert(uuid::Uuid::new_v4().simple().to_string(), upload);
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        self.shared.state.tables.lock().unwrap().uploads.insert(id.clone(), upload);
+        id
     }
 
     /// Gives up every unfinished upload behind the clients' backs.
