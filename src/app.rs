@@ -163,7 +163,7 @@ impl App {
             admission: tokio::sync::Mutex::default(),
             sending: tokio::sync::Mutex::default(),
             generating: tokio::sync::Mutex::default(),
-            looks: Desk::places_to_look(),
+            looks: Default::default(),
             library: library.clone(),
         });
         let packages = Packages::new(store.clone(), Place::of(&config), node.clock.clone());
@@ -250,7 +250,8 @@ impl Clients {
     fn new() -> Result<Self, Fault> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
-            .max_blocking_threads(8)
+            // More than there are places for those who look at the library.
+            .max_blocking_threads(12)
             .thread_name("clients")
             .enable_all()
             .build()

@@ -2,11 +2,27 @@
 //! of their own, so many at a time and for so long, and nobody else waits with them.
 
 use super::{Desk, Refusal};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-/// Looks at a time: fewer than there are threads for what clients want.
-pub(super) const PLACES: usize = 4;
+/// Looks at a time, of each kind: together fewer than there are threads for what clients want.
+const PLACES: usize = 4;
+
+/// The places of those who look. Who looks at whole packages, which may take its time on a slow disk, takes none of those
+/// for a glance.
+pub struct Looks {
+    glances: Arc<Semaphore>,
+    whole: Arc<Semaphore>,
+}
+
+impl Default for Looks {
+    fn default() -> Self {
+        let places = || Arc::new(Semaphore::new(PLACES));
+        Self { glances: places(), whole: places() }
+    }
+}
 
 /// How long a glance may take; the client waits for longer.
 const GLANCE: Duration = Duration::from_secs(20);
@@ -18,18 +34,23 @@ const HANGS: &str = "error, the library does not answer: is its server there, or
 impl Desk {
     /// A look at a few names.
     pub(super) async fn glance<T: Send + 'static>(&self, look: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
-        self.look(GLANCE, look).await
+        self.look(&self.looks.glances, GLANCE, look).await
     }
 
     /// A look at a whole package.
     pub(super) async fn look_through<T: Send + 'static>(&self, look: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
-        self.look(WHOLE, look).await
+        self.look(&self.looks.whole, WHOLE, look).await
     }
 
     /// One that takes too long goes on, and nobody hears what it saw.
-    async fn look<T: Send + 'static>(&self, patience: Duration, look: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+    async fn look<T: Send + 'static>(
+        &self,
+        places: &Arc<Semaphore>,
+        patience: Duration,
+        look: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
         let hangs = || Refusal::for_now(HANGS);
-        let Ok(Ok(place)) = timeout(GLANCE, self.looks.clone().acquire_owned()).await else { return Err(hangs()) };
+        let Ok(Ok(place)) = timeout(patience, Arc::clone(places).acquire_owned()).await else { return Err(hangs()) };
         let looking = tokio::task::spawn_blocking(move || {
             let _place = place;
             look()

@@ -33,7 +33,7 @@ use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 /// A reply that carries a verdict and a text (`send`, `recv`, `gentask`, `cancel`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,7 +179,7 @@ pub struct Desk {
     /// One round of sending what `sends` generated at a time. By job: when one that could not be sent is tried again.
     pub sending: tokio::sync::Mutex<HashMap<i64, Instant>>,
     /// Places of those who look at the library.
-    pub looks: Arc<Semaphore>,
+    pub looks: looks::Looks,
     /// The hash table, where there is a library.
     pub library: Option<Arc<Library>>,
 }
@@ -188,11 +188,6 @@ pub struct Desk {
 const TASK_TIME: &str = "%Y-%m-%d %H:%M:%S";
 
 impl Desk {
-    /// For [`Desk::looks`].
-    pub fn places_to_look() -> Arc<Semaphore> {
-        Arc::new(Semaphore::new(looks::PLACES))
-    }
-
     /// Plain text of `GET /reloadconf`.
     pub async fn reloadconf(&self) -> String {
         match self.config.reload() {
