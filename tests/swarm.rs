@@ -467,8 +467,9 @@ async fn an_urgent_task_leaves_the_queue_first() {
         accepted(&world, &world.receiver, taskfile).await;
     }
     let receiver = &world.receiver;
-    let begun = async || (reason(receiver, "first").await.0 == "downloading").then_some(());
-    until("the first begins", PATIENCE, begun).await;
+    // Until a leg runs it has nothing that could be stopped, and the urgent one would pass it as well.
+    let first = format!("select count(*) from v_legs where task = '{}' and state = 'running'", task_name("first"));
+    until("the first is at work", PATIENCE, async || (receiver.number(&first).await == 1).then_some(())).await;
     let url = receiver.url("");
     let set = |task: &str, priority: &str| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_bftv2"));
