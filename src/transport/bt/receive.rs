@@ -12,7 +12,7 @@ use crate::error::Fault;
 use crate::model::ranges::RangeSet;
 use crate::model::span::Span;
 use crate::transport::Sink;
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use librqbit::storage::filesystem::FilesystemStorageFactory;
 use librqbit::storage::{BoxStorageFactory, StorageFactory, StorageFactoryExt as _, TorrentStorage};
 use librqbit::{ManagedTorrentShared, TorrentMetadata};
@@ -67,12 +67,10 @@ impl Receiving {
         error
     }
 
-    fn while_open<T>(&self, call: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    /// `None`: the fetch has ended.
+    fn while_open<T>(&self, call: impl FnOnce() -> anyhow::Result<T>) -> Option<anyhow::Result<T>> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
-        if !*open {
-            bail!("the fetch has ended");
-        }
-        call()
+        open.then(call)
     }
 
     fn read(&self, torrent_file: usize, offset: u64, buf: &mut [u8]) -> anyhow::Result<()> {
@@ -174,17 +172,22 @@ struct Storage {
 }
 
 impl Storage {
-    fn check(&self) -> anyhow::Result<()> {
-        if self.alive.load(Ordering::Acquire) { Ok(()) } else { bail!("this storage was replaced") }
+    /// `None`: another object took over, or the fetch has ended.
+    fn call<T>(&self, call: impl FnOnce(&Receiving) -> anyhow::Result<T>) -> Option<anyhow::Result<T>> {
+        if !self.alive.load(Ordering::Acquire) {
+            return None;
+        }
+        self.shared.while_open(|| call(&self.shared))
     }
 }
+
+const ENDED: &str = "the fetch has ended";
 
 impl TorrentStorage for Storage {
     fn init(&mut self, _: &ManagedTorrentShared, _: &TorrentMetadata) -> anyhow::Result<()> {
         Ok(())
     }
     fn pread_exact(&self, file_id: usize, offset: u64, buf: &mut [u8]) -> anyhow::Result<()> {
-        self.check()?;
         if self.glance {
             buf.fill(0);
             return Ok(());
@@ -192,17 +195,18 @@ impl TorrentStorage for Storage {
         if buf.is_empty() {
             return Ok(());
         }
-        self.shared.while_open(|| self.shared.read(file_id, offset, buf))
+        self.call(|shared| shared.read(file_id, offset, buf)).context(ENDED)?
     }
+    /// What a peer still brings after the end is dropped: librqbit would log a fatal error of the disk. Nothing comes of
+    /// it, because no piece can be read back and checked any more.
     fn pwrite_all(&self, file_id: usize, offset: u64, buf: &[u8]) -> anyhow::Result<()> {
-        self.check()?;
         if buf.is_empty() {
             return Ok(());
         }
-        self.shared.while_open(|| self.shared.write(file_id, offset, buf))
+        self.call(|shared| shared.write(file_id, offset, buf)).unwrap_or(Ok(()))
     }
     fn on_piece_completed(&self, piece: ValidPieceIndex) -> anyhow::Result<()> {
-        self.shared.while_open(|| self.shared.completed(u64::from(piece.get())))
+        self.call(|shared| shared.completed(u64::from(piece.get()))).context(ENDED)?
     }
     // The sink owns the files: librqbit may neither remove nor size them.
     fn remove_file(&self, _: usize, _: &Path) -> anyhow::Result<()> {
@@ -217,5 +221,63 @@ impl TorrentStorage for Storage {
     fn take(&self) -> anyhow::Result<Box<dyn TorrentStorage>> {
         self.alive.store(false, Ordering::Release);
         Ok(Box::new(Self { shared: self.shared.clone(), glance: false, alive: AtomicBool::new(true) }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ids::{RelPath, Sha1};
+    use crate::package::metainfo::Metainfo;
+    use crate::transport::FileMeta;
+    use std::ops::Range;
+    use std::sync::atomic::AtomicU64;
+
+    /// Counts what is written.
+    #[derive(Default)]
+    struct Written(AtomicU64);
+
+    impl Sink for Written {
+        fn missing(&self, span: &Span) -> Vec<Range<u64>> {
+            vec![span.range()]
+        }
+        fn write_at(&self, _: u32, _: u64, data: &[u8]) -> Result<(), Fault> {
+            self.0.fetch_add(data.len() as u64, Ordering::Relaxed);
+            Ok(())
+        }
+        fn read_at(&self, _: u32, _: u64, buf: &mut [u8]) -> Result<(), Fault> {
+            buf.fill(0);
+            Ok(())
+        }
+        fn commit(&self, _: u32, _: Range<u64>) {}
+    }
+
+    #[test]
+    fn what_comes_after_the_end_is_dropped() {
+        const SIZE: u64 = 40_000;
+        let torrent = Metainfo::single_file("http://127.0.0.1/announce", "a", SIZE, 16_384, vec![[0; 20]; 3]).unwrap();
+        let file = FileMeta { path: RelPath::parse("a").unwrap(), size: SIZE, sha1: Sha1([0; 20]) };
+        let span = Span { file: 0, offset: 0, len: SIZE };
+        let layout = Arc::new(Layout::parse(&torrent.encode(), &[span], &[file]).unwrap());
+        let sink = Arc::new(Written::default());
+        let receiving = Receiving::new(layout, sink.clone(), &[span]);
+        let storage = Storage { shared: receiving.clone(), glance: false, alive: AtomicBool::new(true) };
+        let written = || sink.0.load(Ordering::Relaxed);
+        storage.pwrite_all(0, 0, &[1; 100]).unwrap();
+        assert_eq!(written(), 100);
+
+        // librqbit hands it on while a peer still writes.
+        let next = storage.take().unwrap();
+        storage.pwrite_all(0, 0, &[1; 100]).unwrap();
+        assert_eq!(written(), 100, "it reached the disk");
+        assert!(storage.pread_exact(0, 0, &mut [0; 100]).is_err(), "a piece could be checked");
+        next.pwrite_all(0, 0, &[1; 100]).unwrap();
+        assert_eq!(written(), 200);
+
+        receiving.close();
+        next.pwrite_all(0, 0, &[1; 100]).unwrap();
+        assert_eq!(written(), 200, "it reached the disk");
+        assert!(next.pread_exact(0, 0, &mut [0; 100]).is_err(), "a piece could be checked");
+        assert!(receiving.fault().is_none());
     }
 }
