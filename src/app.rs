@@ -167,6 +167,10 @@ impl App {
             library: library.clone(),
         });
         let packages = Packages::new(store.clone(), Place::of(&config), node.clock.clone());
+        // Before anybody asks what runs.
+        if let Err(fault) = store.reset_running_legs().await {
+            tracing::error!(%fault, "cannot reset the legs of the last run");
+        }
         let mut others = serve_web(&config, &stop).await?;
         let token = (!config.token.is_empty()).then(|| config.token.reveal().to_owned());
         let service = api::service(Arc::clone(&desk) as _, overview, ApiOptions { token, ..ApiOptions::default() });

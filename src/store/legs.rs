@@ -131,7 +131,7 @@ impl Store {
     ) -> Result<(), Fault> {
         sqlx::query(
             "UPDATE legs SET state = ?1, error = ?2, retry_at = ?3, rate = 0, peers = CASE WHEN ?1 = 'running' THEN peers ELSE 0 END, \
-             ready = CASE WHEN ?1 IN ('running', 'done') THEN ready ELSE 0 END, \
+             ready = CASE WHEN ?1 = 'done' THEN ready ELSE 0 END, \
              tries = ?6 WHERE task_id = ?4 AND method = ?5",
         )
         .bind(state.as_str())

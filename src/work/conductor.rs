@@ -138,9 +138,6 @@ impl Conductor {
     /// Runs until `stop` fires, then drains: legs are stopped, everything committed is synced and recorded. Returns
     /// whether that was done within `deadline`.
     pub async fn run(mut self, stop: CancellationToken, deadline: Duration) -> bool {
-        if let Err(fault) = self.node.store.reset_running_legs().await {
-            tracing::error!(%fault, "cannot reset the legs of the last run");
-        }
         match self.node.store.seen_at().await {
             Ok(seen) => self.upkeep.start(seen, self.node.clock.now_ms()),
             Err(fault) => tracing::error!(%fault, "cannot read what the clock showed last"),
@@ -221,17 +218,19 @@ impl Conductor {
 
     async fn snapshot(&mut self) -> Result<Snapshot, Fault> {
         let node = Arc::clone(&self.node);
-        let config = node.config.current();
         let tasks = node.store.live_tasks().await?;
         let legs = node.store.live_legs().await?;
+        // After the rows: a task that came after a change is not judged by what was before it.
+        let config = node.config.current();
         self.tell_of_broken().await;
         self.release_dead(&tasks).await;
         let cacher = config.servertype == NodeType::Cacher;
+        let now = node.clock.now();
         let mut snaps = Vec::with_capacity(tasks.len());
         for t in &tasks {
             let mut mine = Vec::new();
             for l in legs.iter().filter(|l| l.task == t.id) {
-                mine.push(self.leg_snap(t, l).await?);
+                mine.push(self.leg_snap(t, l, now).await?);
             }
             // Received again without a part for this method: it still runs, and is stopped like one whose window closed.
             for (_, method) in

@@ -142,8 +142,8 @@ impl Conductor {
         l.windows.as_deref().filter(|_| bound)
     }
 
-    pub(super) async fn leg_snap(&mut self, t: &TaskRow, l: &LegRow) -> Result<LegSnap, Fault> {
-        let now = self.node.clock.now();
+    /// `now`: one for all legs of a snapshot, so that windows which open together do so for all tasks.
+    pub(super) async fn leg_snap(&mut self, t: &TaskRow, l: &LegRow, now: DateTime<Local>) -> Result<LegSnap, Fault> {
         let hour = self.bound(t, l).and_then(|text| Some(self.hours.known(text, now)?.hour));
         let hour = hour.unwrap_or(Hour { open: true, change: None });
         if l.windows.is_some() && self.hours.told.get(&(t.id, l.method)) != Some(&(t.created_at, hour)) {
