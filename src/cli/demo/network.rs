@@ -14,6 +14,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
 
@@ -68,7 +69,7 @@ impl Node {
 }
 
 /// Everything that is decided before the first process starts.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Plan {
     pub dir: PathBuf,
     pub tracker: SocketAddr,
@@ -76,6 +77,8 @@ pub struct Plan {
     pub sender: Node,
     pub cacher: Node,
     pub receiver: Node,
+    /// Keep the ports until the processes start: the package is made meanwhile.
+    held: Mutex<Vec<TcpListener>>,
 }
 
 impl Plan {
@@ -83,7 +86,7 @@ impl Plan {
     pub fn lay_out(dir: &Path, ratio: Ratio, policy: &str) -> Result<Self, Failure> {
         // One address for all: a tracker knows a peer by the address that its announce comes from, which on one machine
         // is 127.0.0.1 for every node, whatever they listen on. The ports tell them apart.
-        let [tracker, web, a1, b1, c1, a2, b2, c2, a3, b3, c3] = free_ports()?;
+        let ([tracker, web, a1, b1, c1, a2, b2, c2, a3, b3, c3], held) = free_ports()?;
         let node = |role, api, bt, console| Node { role, root: dir.join(role), api, bt, console };
         let plan = Self {
             dir: dir.to_owned(),
@@ -92,6 +95,7 @@ impl Plan {
             sender: node("sender", a1, b1, c1),
             cacher: node("cacher", a2, b2, c2),
             receiver: node("receiver", a3, b3, c3),
+            held: Mutex::new(held),
         };
         // An object store has its buckets before anybody uploads.
         make_dir(&plan.object_store().join(BASESUBDIR))?;
@@ -158,8 +162,8 @@ impl Plan {
     }
 }
 
-/// Listeners are held until all are found, so no port comes twice.
-fn free_ports<const N: usize>() -> Result<[SocketAddr; N], Failure> {
+/// Free ports, and what keeps them: none comes twice.
+fn free_ports<const N: usize>() -> Result<([SocketAddr; N], Vec<TcpListener>), Failure> {
     let mut held = Vec::new();
     let mut found = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); N];
     for slot in &mut found {
@@ -169,7 +173,7 @@ fn free_ports<const N: usize>() -> Result<[SocketAddr; N], Failure> {
         *slot = listener.local_addr().map_err(|e| Failure::local(format!("no free port on 127.0.0.1: {e}")))?;
         held.push(listener);
     }
-    Ok(found)
+    Ok((found, held))
 }
 
 fn make_dir(dir: &Path) -> Result<(), Failure> {
@@ -209,6 +213,7 @@ impl Network {
     /// process when the thread that started it ends.
     pub async fn start(&mut self, plan: &Plan) -> Result<(), Failure> {
         let tracker = plan.tracker.to_string();
+        plan.held.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.spawn("tracker", &plan.dir.join("tracker"), &["tracker".as_ref(), "--listen".as_ref(), tracker.as_ref()])?;
         for node in plan.nodes() {
             self.spawn(node.role, &node.root, &["serve".as_ref(), "--config".as_ref(), node.config().as_os_str()])?;
@@ -342,6 +347,10 @@ mod tests {
         let plan = Plan::lay_out(dir.path(), Ratio::parse("1:1:1").expect("ratio"), "fulltime").expect("laid out");
         let mut all: Vec<_> = plan.nodes().iter().flat_map(|n| [n.api, n.bt, n.console]).collect();
         all.extend([plan.tracker, plan.web]);
+        // Nor do those of another network, before either runs.
+        for addr in &all {
+            assert!(TcpListener::bind(addr).is_err(), "{addr} could be taken by somebody");
+        }
         let count = all.len();
         all.sort();
         all.dedup();
