@@ -36,7 +36,7 @@ step "lints"
 cargo clippy --locked --all-targets -- -D warnings
 
 step "tests"
-cargo test --locked
+cargo test --locked --no-fail-fast
 
 for check in scripts/check_sample_dcp.sh scripts/check_obs_emulator.sh scripts/check_clients.sh; do
     if [ -x "$check" ]; then
