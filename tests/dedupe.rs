@@ -54,7 +54,7 @@ fn shared_track(versions: &[PackageSummary; 2]) -> (PathBuf, u64) {
 /// Both at once: the shared bytes cross the network once, whatever the methods, and the figures stay true meanwhile.
 async fn shared_once(ratio: &str) {
     let mut world = World::new();
-    slow(&mut world.receiver, "2M");
+    slow(&mut world.receiver, "700K");
     let packages = two_versions(&world, 24);
     world.start().await;
     let tasks = ["film", "film-v2"];
@@ -108,7 +108,7 @@ async fn two_receptions_over_three_methods_fetch_shared_files_once() {
 async fn the_same_package_twice_crosses_the_network_once() {
     const OTHER: &str = "cfec-002";
     let mut world = World::new();
-    slow(&mut world.receiver, "2M");
+    slow(&mut world.receiver, "500K");
     let package = world.package("film", 16, 2);
     let other = world.sender.data().join("dcp").join(OTHER).join("dcps");
     std::fs::create_dir_all(&other).expect("directory");

@@ -122,7 +122,8 @@ async fn nothing_is_fetched_that_is_there() {
     world.receiver.downloaded(&task_name("film")).await;
     world.assert_delivered(&first);
     let wire = world.receiver.wire(&task_name("film"), "%").await;
-    assert!(wire >= track.size && wire < track.size + (2 << 20), "{wire} bytes for a file of {}", track.size);
+    // What came in the last instant may not have been counted.
+    assert!(wire + (1 << 20) >= track.size && wire < track.size + (2 << 20), "{wire} bytes for a file of {}", track.size);
 
     // A new version: only what is new.
     let taskfile = world.publish("film-v2", "1:1:1").await;
@@ -313,9 +314,11 @@ async fn a_dropped_task_file_is_waited_out() {
 async fn of_two_identical_requests_one_is_accepted() {
     let mut world = World::new();
     world.receiver.set_all(&json!({"cdnrate": "200K"}));
+    // The upload outlasts the requests: to send what is uploaded is another matter.
+    world.sender.set("obsrate", "300K");
     world.package("film", 8, 1);
     world.start().await;
-    let taskfile = world.gentask("film", "0:0:1").await;
+    let taskfile = world.gentask("film", "0:1:1").await;
     let ask = || world.sender.call("send", json!({"taskfile": taskfile}));
     let replies = futures::future::join_all((0..8).map(|_| ask())).await;
     let (yes, no): (Vec<_>, Vec<_>) = replies.iter().partition(|r| r.ok);

@@ -282,7 +282,7 @@ async fn a_newer_drop_does_not_vanish() {
 #[tokio::test]
 async fn refused_drops_are_tried_again_when_that_can_help() {
     let mut world = World::new();
-    world.receiver.set("cdnrate", "500K");
+    world.receiver.set("cdnrate", "50K");
     world.package("film", 8, 1);
     world.start().await;
     let film = world.publish("film", "0:0:1").await;
@@ -293,6 +293,7 @@ async fn refused_drops_are_tried_again_when_that_can_help() {
     refused(&waits, "It is tried again").await;
     refused(&never, "same taskfile in downloading:").await;
     world.receiver.kill();
+    world.receiver.set("cdnrate", "");
     world.receiver.start().await;
     world.receiver.downloaded(&task_name("film")).await;
     let other = "select count(*) from v_tasks where task = 'other.task.json'";

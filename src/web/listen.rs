@@ -115,8 +115,8 @@ mod tests {
     async fn a_request_that_never_ends_is_cut() {
         let (addr, _stop) = server(Limits { most: 8, idle: SHORT * 4 }).await;
         for begun in ["GET / HTTP/1.1\r\nx: ", "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 900000\r\n\r\n"] {
-            let (mut reading, mut writing) = connect(addr, begun).await.into_split();
             let began = Instant::now();
+            let (mut reading, mut writing) = connect(addr, begun).await.into_split();
             let drip = async {
                 while writing.write_all(b"a").await.is_ok() {
                     tokio::time::sleep(SHORT / 3).await;

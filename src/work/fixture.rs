@@ -19,7 +19,7 @@ use crate::views::TaskDirs;
 use crate::views::area::Area;
 use chrono::{Local, TimeZone as _};
 use sha1::Digest as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -48,6 +48,18 @@ pub fn given(path: &'static str, method: Method) -> Given {
     Given { path, bytes: path.repeat(100).into_bytes(), method: Some(method), planned: method, source: None }
 }
 
+/// Whatever port is free is somebody else's by the time that it is used, now and then.
+async fn engine(dir: &Path) -> Arc<BtEngine> {
+    let mut tries = 0;
+    loop {
+        match BtEngine::start(EngineOptions::new("127.0.0.1:0".parse().unwrap(), dir.to_owned())).await {
+            Ok(engine) => return engine,
+            Err(fault) if tries == 20 => panic!("{fault}"),
+            Err(_) => tries += 1,
+        }
+    }
+}
+
 impl Fixture {
     pub async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -57,7 +69,7 @@ impl Fixture {
             "database": at("bft2.db"), "logdir": at("log"), "retries": RETRIES, "retrydelay": DELAY_MS / 1000,
         });
         let (config, _) = Config::parse(text.to_string().as_bytes()).unwrap();
-        let bt = BtEngine::start(EngineOptions::new("127.0.0.1:0".parse().unwrap(), at("engine"))).await.unwrap();
+        let bt = engine(&at("engine")).await;
         let dirs = TaskDirs::new(config.sender_dir(), config.receiver_dir());
         dirs.create(&[Role::Recv]).unwrap();
         let area = Area::new(config.transfer_dir());

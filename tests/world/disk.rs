@@ -51,6 +51,12 @@ impl Loop {
         done.is_ok_and(|o| o.status.success())
     }
 
+    /// Mounted again. The kernel gives the device free when the last file is closed that was open when it was unplugged,
+    /// which may be now.
+    pub async fn mount_again(&self) {
+        until("it is mounted again", PATIENCE, async || self.mount().then_some(())).await;
+    }
+
     /// The name leads to an empty mount point at once; files that are open stay open.
     pub fn unplug(&self) {
         let done = Command::new("umount").arg("--lazy").arg(&self.at).output().expect("umount");
@@ -81,7 +87,9 @@ impl Served {
     pub async fn mount(backing: &Path, at: &Path) -> Option<Self> {
         std::fs::create_dir_all(backing).expect("directory");
         std::fs::create_dir_all(at).expect("directory");
-        let Ok(server) = Command::new("bindfs").arg("-f").arg(backing).arg(at).spawn() else {
+        // The kernel is to remember nothing: it would answer in the server's place.
+        let ask_always = ["-f", "-o", "attr_timeout=0,entry_timeout=0"];
+        let Ok(server) = Command::new("bindfs").args(ask_always).arg(backing).arg(at).spawn() else {
             eprintln!("skipped: no bindfs to be had here");
             return None;
         };

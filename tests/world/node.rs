@@ -31,7 +31,7 @@ impl Node {
     pub fn new(role: &'static str, dir: &Path) -> Self {
         let root = dir.join(role);
         let [api, bt, console] = free_ports();
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().expect("client");
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(120)).build().expect("client");
         let data = root.join("data");
         let binary = PathBuf::from(env!("CARGO_BIN_EXE_bftv2"));
         let mut node =
