@@ -5,7 +5,7 @@ use super::asking::{Ask, Client, ask};
 use super::bench::Bench;
 use super::cases::Stage;
 use super::films::{MIB, film, grow, vast};
-use super::world::{PATIENCE, World, file_name, read_json, task_name, until};
+use super::world::{Gate, PATIENCE, World, file_name, read_json, task_name, until};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -53,6 +53,7 @@ impl Task {
 #[tokio::test]
 async fn the_decision_table_of_send() {
     let mut world = World::new();
+    let Some(gate) = Gate::before(&mut world.sender) else { return };
     world.sender.set_all(&json!({"splitfiles": false, "uploadingnum": 1, "obsrate": "20K", "retries": 0}));
     world.sender.start().await;
     let mut bench = Bench::new(Stage::Decisions);
@@ -62,17 +63,23 @@ async fn the_decision_table_of_send() {
     broken_seeds(&mut bench, &sender, &world).await;
     a_task_file_elsewhere(&mut bench, &sender, &world).await;
     uploading_and_queues(&mut bench, &sender, &world).await;
-    let big = a_seed_that_takes_its_time(&mut bench, &sender, &world).await;
+    small(&world, "read-again");
+    let seed = Task::made(&world, "read-again", json!({"btobscdn": "1:0:0"})).await;
+    bench.says(&sender, "nowhere", seed.send(&sender, &None).once(), true, NEW).await;
+    world.ready(&seed.file()).await;
 
-    // After a restart the big one is read again before it is seeded: one method's step is done, and that is all.
-    let reel = std::fs::File::options().write(true).open(world.sender.store().join("big/reel.mxf")).expect("open");
+    // After a restart it is read again before it is seeded: one method's step is done, and that is all.
+    let reel = std::fs::File::options().write(true).open(world.sender.store().join("read-again/reel.mxf")).expect("open");
     reel.set_modified(std::time::SystemTime::now()).expect("another time");
     drop(sender);
     assert!(world.sender.terminate().await.success());
+    gate.close("pread", "read-again/reel.mxf");
     world.sender.start().await;
     let sender = Client::new(&world, &world.sender);
-    upload_status(&mut bench, &sender, &big, "uploaded", "").await;
-    upload_status(&mut bench, &sender, &big, "ready", "").await;
+    gate.holds("it is read again").await;
+    upload_status(&mut bench, &sender, &seed, "uploaded", "").await;
+    gate.open();
+    upload_status(&mut bench, &sender, &seed, "ready", "").await;
     bench.finish();
 }
 
@@ -184,14 +191,6 @@ async fn a_task_file_elsewhere(bench: &mut Bench, sender: &Client<'_>, world: &W
     world.ready(&task.file()).await;
     let copied = sender.path("/data/sender/tmp/").join(task.file());
     bench.check(at.is_file() && !copied.exists(), "copied, and moved on from sender/tmp", &at);
-}
-
-async fn a_seed_that_takes_its_time(bench: &mut Bench, sender: &Client<'_>, world: &World) -> Task {
-    vast(&world.sender.store().join("big"), &[("reel.mxf", 256 * MIB)]);
-    let big = Task::made(world, "big", json!({"btobscdn": "1:0:0"})).await;
-    bench.says(sender, "nowhere", big.send(sender, &None).once(), true, NEW).await;
-    world.ready(&big.file()).await;
-    big
 }
 
 async fn uploading_and_queues(bench: &mut Bench, sender: &Client<'_>, world: &World) {
