@@ -29,6 +29,7 @@ use crate::web::listen::listen;
 use crate::web::origin::origin;
 use crate::web::tracker::{TrackerOptions, TrackerState, tracker};
 use crate::work::conductor::Conductor;
+use crate::work::disk::{LONGEST_LOOK, no_answer};
 use crate::work::{Node, role};
 use poem::Route;
 use std::path::{Path, PathBuf};
@@ -93,7 +94,7 @@ fn beside_the_database(config: &Config, ending: &str) -> PathBuf {
 
 /// Takes what lies in the data directory for this process, and makes what is lacking there. When its disk is away the
 /// conductor does so later. Returns the directory for the scratch of BitTorrent.
-async fn data_directory(config: &Config, area: &Area, store: &Store, dirs: &TaskDirs) -> Result<PathBuf, Fault> {
+async fn data_directory(config: &Arc<Config>, area: &Area, store: &Store, dirs: &TaskDirs) -> Result<PathBuf, Fault> {
     let elsewhere = beside_the_database(config, ".engine");
     if let Some(why) = area.look(store).await? {
         tracing::warn!("{why}");
@@ -102,7 +103,18 @@ async fn data_directory(config: &Config, area: &Area, store: &Store, dirs: &Task
     }
     area.take()?;
     dirs.create(config.servertype.roles())?;
-    make_stores(config, store.speaks_of_data().await?)?;
+    let (known, at) = (store.speaks_of_data().await?, Arc::clone(config));
+    let made = tokio::task::spawn_blocking(move || make_stores(&at, known));
+    match timeout(LONGEST_LOOK, made).await {
+        Ok(made) => made.map_err(|e| Fault::local(format!("making directories: {e}")))??,
+        // The node answers meanwhile.
+        Err(_) => {
+            tracing::warn!("{}", no_answer(&config.basedatapath));
+            area.let_go();
+            dirs.set_away(true);
+            return Ok(elsewhere);
+        }
+    }
     let _ = std::fs::remove_dir_all(&elsewhere);
     Ok(config.transfer_dir().join("engine"))
 }
@@ -111,7 +123,7 @@ impl App {
     async fn start(handle: ConfigHandle, peers: usize, stop: CancellationToken) -> Result<Self, Fault> {
         let config = handle.current();
         let lock = Lock::take(&beside_the_database(&config, ".lock"), &format!("the database {}", config.database.display()))?;
-        let dirs = TaskDirs::new(config.sender_dir(), config.receiver_dir());
+        let dirs = TaskDirs::of(&config);
         let store = Store::open(&config.database).await?;
         let area = Area::new(config.transfer_dir());
         let scratch = data_directory(&config, &area, &store, &dirs).await?;

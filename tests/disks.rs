@@ -426,3 +426,36 @@ async fn a_package_that_hangs_holds_up_no_other_task() {
     server.answer();
     seeds(&world.sender, "film").await;
 }
+
+/// The file server of the library does not answer when the service starts: who asks gets an answer, and the seed goes on
+/// when the server does.
+#[tokio::test]
+async fn a_service_starts_while_its_library_hangs() {
+    let mut world = World::new();
+    let library = world.sender.data().join("dcp");
+    std::fs::remove_dir_all(&library).expect("remove");
+    let Some(server) = Served::mount(&world.dir.path().join("backing"), &library).await else { return };
+    std::fs::create_dir_all(world.sender.store()).expect("store");
+    let package = world.package("film", 5, 1);
+    world.start().await;
+    let taskfile = world.publish("film", "1:0:0").await;
+    for stops in [true, false] {
+        world.sender.kill();
+        server.hang();
+        world.sender.start().await;
+        let told = "select count(*) from v_events where kind = 'disk' and text like '%dcp does not answer%'";
+        until("it is told", PATIENCE, async || (world.sender.number(told).await > 0).then_some(())).await;
+        assert_eq!(world.sender.call("uploadprogress", json!({"taskfile": task_name("film")})).await.text("status"), "uploaded");
+        nothing_failed(&world.sender).await;
+        if stops {
+            assert!(world.sender.terminate().await.success(), "a stop waits for nobody");
+            server.answer();
+            world.sender.start().await;
+            seeds(&world.sender, "film").await;
+        }
+    }
+    server.answer();
+    seeds(&world.sender, "film").await;
+    world.receive(&taskfile).await;
+    world.assert_delivered(&package);
+}

@@ -1,6 +1,7 @@
 //! Views that somebody removed or edited are written again (protocol section 4).
 
-use super::{Queued, RECEIVER, SENDER, TaskDirs, queued, remove_for_good, write_file};
+use super::area::Guard;
+use super::{Queued, RECEIVER, SENDER, TaskDirs, queued, remove_for_good};
 use crate::clock::{ctime_ns, mtime_ns};
 use crate::error::Fault;
 use crate::model::task::{Role, TaskState};
@@ -25,6 +26,7 @@ impl Mending {
         if dirs.there().is_err() {
             return Ok(());
         }
+        let area = Guard::of(&dirs.area, store).await?;
         let live = store.live_tasks().await?;
         self.good.retain(|id, _| live.iter().any(|t| t.id == *id));
         // One that is behind is exported by the conductor.
@@ -40,8 +42,8 @@ impl Mending {
             let document = store.task_document(row.id).await?;
             // Before it is read: what is changed after that looks different at the next round.
             let seen = look(&row, &path);
-            let dirs = dirs.clone();
-            let mended = tokio::task::spawn_blocking(move || mend(&dirs, &row, &document))
+            let (dirs, area) = (dirs.clone(), area.clone());
+            let mended = tokio::task::spawn_blocking(move || mend(&dirs, &area, &row, &document))
                 .await
                 .map_err(|e| Fault::local(format!("looking at the task directories: {e}")))?;
             match mended {
@@ -63,7 +65,7 @@ fn look(task: &TaskRow, path: &Path) -> Look {
 
 /// Says whether something was wrong. Where a view was moved to by hand it goes, save from the receiver's queue: a file there
 /// is an intake.
-fn mend(dirs: &TaskDirs, row: &TaskRow, document: &str) -> Result<bool, Fault> {
+fn mend(dirs: &TaskDirs, area: &Guard, row: &TaskRow, document: &str) -> Result<bool, Fault> {
     let here = dirs.path(row.role, row.state, &row.name);
     if std::fs::read(&here).is_ok_and(|old| old == document.as_bytes()) {
         return Ok(false);
@@ -72,10 +74,7 @@ fn mend(dirs: &TaskDirs, row: &TaskRow, document: &str) -> Result<bool, Fault> {
     if row.role == Role::Recv && row.state == TaskState::Queues && queued(&here, document) == Queued::Another {
         return Ok(false);
     }
-    if let Some(dir) = here.parent() {
-        std::fs::create_dir_all(dir).map_err(|e| crate::error::io_fault("cannot make the task directory", dir, &e))?;
-    }
-    write_file(&here, document.as_bytes())?;
+    dirs.write_view(area, &here, document.as_bytes())?;
     let states: &[&str] = if row.role == Role::Send { &SENDER } else { &RECEIVER };
     for dir in states.iter().filter(|d| row.role == Role::Send || **d != TaskState::Queues.dir()) {
         let other = dirs.root(row.role).join(dir).join(row.name.as_str());

@@ -11,11 +11,14 @@ mod mend;
 pub mod places;
 mod queue;
 
+use area::Guard;
+
 pub use draft::Draft;
 pub use mend::Mending;
 pub use queue::{Found, Queued, found_in_queue, queued};
 
 use crate::clock::born_ns;
+use crate::config::Config;
 use crate::error::{Fault, io_fault};
 use crate::model::ids::TaskName;
 use crate::model::ratio::Ratio;
@@ -34,6 +37,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct TaskDirs {
     pub sender: PathBuf,
     pub receiver: PathBuf,
+    /// The transfer area, which is on the same disk.
+    area: PathBuf,
     /// Held while a row is read and shown: requests and the conductor export, and an older row must not come last.
     one: Arc<tokio::sync::Mutex<()>>,
     /// Their disk is away: nothing is written, as it would lie below the mount point.
@@ -47,8 +52,9 @@ const SENDER: [&str; 5] = ["queues", "uploading", "uploaded", "failed", "history
 const RECEIVER: [&str; 4] = ["queues", "downloading", "downloaded", "history"];
 
 impl TaskDirs {
-    pub fn new(sender: PathBuf, receiver: PathBuf) -> Self {
-        Self { sender, receiver, one: Arc::default(), away: Arc::default() }
+    pub fn of(config: &Config) -> Self {
+        let (sender, receiver, area) = (config.sender_dir(), config.receiver_dir(), config.transfer_dir());
+        Self { sender, receiver, area, one: Arc::default(), away: Arc::default() }
     }
 
     /// Their disk is away, or there again.
@@ -62,6 +68,14 @@ impl TaskDirs {
             true => Err(Fault::transient("the disk of the task directories is away: is it mounted?").away()),
             false => Ok(()),
         }
+    }
+
+    /// Writes a view, in a directory that somebody may have removed. Was it removed, or is the disk away since a moment ago?
+    fn write_view(&self, area: &Guard, path: &Path, data: &[u8]) -> Result<(), Fault> {
+        if !path.parent().is_some_and(Path::is_dir) {
+            area.check()?;
+        }
+        write_file(path, data)
     }
 
     fn root(&self, role: Role) -> &Path {
@@ -103,13 +117,13 @@ impl TaskDirs {
 
     /// Makes the directories show the row. What somebody put into the receiver's queue under its name meanwhile is an intake:
     /// it is neither replaced nor removed. Blocking; may be repeated.
-    pub fn export(&self, task: &TaskRow, document: &str) -> Result<(), Fault> {
+    fn export(&self, area: &Guard, task: &TaskRow, document: &str) -> Result<(), Fault> {
         self.there()?;
         let here = self.path(task.role, task.state, &task.name);
         let queue = self.path(Role::Recv, TaskState::Queues, &task.name);
         let intake = task.role == Role::Recv && matches!(queued(&queue, document), Queued::Another | Queued::Broken);
         if !(intake && here == queue) {
-            write_file(&here, document.as_bytes())?;
+            self.write_view(area, &here, document.as_bytes())?;
         }
         let states: &[&str] = if task.role == Role::Send { &SENDER } else { &RECEIVER };
         for dir in states {
@@ -121,13 +135,14 @@ impl TaskDirs {
         if task.role == Role::Recv && !intake {
             remove_for_good(&self.drop_error(&task.name))?; // what was refused there is not there any more
         }
-        self.export_error(task)
+        self.export_error(area, task)
     }
 
     /// `.err` beside a failed download (`.bterr` of a failed upload); cleared errors are kept in `.errhistory`.
-    fn export_error(&self, task: &TaskRow) -> Result<(), Fault> {
+    fn export_error(&self, area: &Guard, task: &TaskRow) -> Result<(), Fault> {
         if matches!(task.state, TaskState::DownloadError | TaskState::Failed) {
-            return write_file(&self.error_file(task.role, &task.name), format!("{}\n", task.reason).as_bytes());
+            let text = format!("{}\n", task.reason);
+            return self.write_view(area, &self.error_file(task.role, &task.name), text.as_bytes());
         }
         // Here, and not only by whoever cancels it: that may be killed in between.
         if task.state == TaskState::History && task.reason == CANCELLED {
@@ -209,9 +224,9 @@ fn sweep_drafts(dir: &Path) -> Result<(), Fault> {
 pub async fn export_task(store: &Store, dirs: &TaskDirs, task: &TaskRow) -> Result<(), Fault> {
     let _one = dirs.one.lock().await;
     let Some(row) = store.task(task.id).await?.filter(|row| row.exported < row.revision) else { return Ok(()) };
-    let document = store.task_document(row.id).await?;
+    let (document, area) = (store.task_document(row.id).await?, Guard::of(&dirs.area, store).await?);
     let (dirs, revision) = (dirs.clone(), row.revision);
-    tokio::task::spawn_blocking(move || dirs.export(&row, &document))
+    tokio::task::spawn_blocking(move || dirs.export(&area, &row, &document))
         .await
         .unwrap_or_else(|e| Err(Fault::local(format!("exporting a task file: {e}"))))?;
     store.set_exported(task.id, revision).await

@@ -20,10 +20,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+/// For whoever looks at what lies on a server that does not answer.
+pub fn no_answer(path: &Path) -> String {
+    format!("{} does not answer: is its server there, and its disk mounted?", path.display())
+}
+
 /// The note of a leg about where its package is.
 const WHEREABOUTS: &str = "whereabouts";
 /// A look at a package on a disk that has to spin up takes so long, and others wait for it.
-const LONGEST_LOOK: Duration = Duration::from_secs(10);
+pub const LONGEST_LOOK: Duration = Duration::from_secs(10);
 /// And so long when one beside it hangs already; so many may hang in one store.
 const SHORT_LOOK: Duration = Duration::from_secs(1);
 const MOST_LOOKS: usize = 8;
@@ -46,6 +51,23 @@ impl Looks {
         let free = beside < MOST_LOOKS && looks.insert(root.to_owned());
         let patience = if beside == 0 { LONGEST_LOOK } else { SHORT_LOOK };
         free.then(|| (Place(Arc::clone(&self.0), root.to_owned()), patience))
+    }
+
+    /// What is to be seen at a path. `Err`: it does not answer, in words. A look that takes too long goes on, and nobody hears
+    /// what it saw.
+    async fn look<T: Send + 'static>(&self, at: PathBuf, look: impl FnOnce(&Path) -> T + Send + 'static) -> Result<T, String> {
+        let why = no_answer(&at);
+        let Some((place, patience)) = self.take(&at) else { return Err(why) };
+        let looking = tokio::task::spawn_blocking(move || {
+            let seen = look(&at);
+            drop(place);
+            seen
+        });
+        match tokio::time::timeout(patience, looking).await {
+            Ok(Ok(seen)) => Ok(seen),
+            Ok(Err(e)) => Err(format!("looking at the library: {e}")),
+            Err(_) => Err(why),
+        }
     }
 }
 
@@ -112,8 +134,10 @@ impl Conductor {
         node.area.take()?;
         let known = node.store.speaks_of_data().await?;
         let (config, dirs) = (node.config.current(), node.dirs.clone());
-        let made = move || dirs.create(config.servertype.roles()).and_then(|()| make_stores(&config, known));
-        tokio::task::spawn_blocking(made).await.map_err(|e| Fault::local(format!("making directories: {e}")))??;
+        // The library may be another's.
+        let library = config.basedatapath.clone();
+        let made = move |_: &Path| dirs.create(config.servertype.roles()).and_then(|()| make_stores(&config, known));
+        self.looks.look(library, made).await.map_err(Fault::local)??;
         node.dirs.set_away(false);
         if let Some(why) = self.away.take() {
             node.store.release_legs(&why).await?;
@@ -150,18 +174,7 @@ impl Conductor {
     /// it does not, in words.
     async fn look_at<T: Send + 'static>(&self, plan: &Plan, look: impl FnOnce(&Path) -> T + Send + 'static) -> Result<T, String> {
         let root = plan.package_root();
-        let why = format!("{} does not answer: is its server there, and its disk mounted?", root.display());
-        let Some((place, patience)) = self.looks.take(&root) else { return Err(why) };
-        let looking = tokio::task::spawn_blocking(move || {
-            let seen = look(&root);
-            drop(place);
-            seen
-        });
-        match tokio::time::timeout(patience, looking).await {
-            Ok(Ok(seen)) => Ok(seen),
-            Ok(Err(e)) => Err(format!("looking at a package: {e}")),
-            Err(_) => Err(why),
-        }
+        self.looks.look(root, look).await
     }
 
     /// Notes where the package is that a leg is about to publish.

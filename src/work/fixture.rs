@@ -70,7 +70,7 @@ impl Fixture {
         });
         let (config, _) = Config::parse(text.to_string().as_bytes()).unwrap();
         let bt = engine(&at("engine")).await;
-        let dirs = TaskDirs::new(config.sender_dir(), config.receiver_dir());
+        let dirs = TaskDirs::of(&config);
         dirs.create(&[Role::Recv]).unwrap();
         let area = Area::new(config.transfer_dir());
         area.take().unwrap();

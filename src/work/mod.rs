@@ -17,7 +17,7 @@
 //! * [`trust`] — whether the clock may be believed.
 
 pub mod conductor;
-mod disk;
+pub mod disk;
 #[cfg(test)]
 mod fixture;
 pub mod generate;

@@ -41,3 +41,33 @@ async fn what_is_handed_to_a_leg_as_it_ends_is_fetched() {
     let cdn = legs.iter().find(|l| l.method == Method::Cdn).unwrap();
     assert_eq!(cdn.state, LegState::Waiting);
 }
+
+/// A disk goes a moment before somebody notices: no view is made below its mount point. A directory that was cleared away
+/// by hand is made again.
+#[tokio::test(flavor = "multi_thread")]
+async fn views_are_not_made_below_an_empty_mount_point() {
+    let f = Fixture::start().await;
+    let row = f.receive(&[given("a.mxf", Method::Cdn)], false).await;
+    f.node.export(&row).await.unwrap();
+    let (store, dirs) = (&f.node.store, &f.node.dirs);
+    let shown = dirs.path(Role::Recv, TaskState::Downloading, &row.name);
+    let mut mending = crate::views::Mending::default();
+    std::fs::remove_dir_all(shown.parent().unwrap()).unwrap();
+    mending.round(store, dirs).await.unwrap();
+    assert!(shown.is_file(), "somebody cleared the directory away");
+
+    let (data, disk) = (f.dir.path().join("data"), f.dir.path().join("disk"));
+    std::fs::rename(&data, &disk).unwrap();
+    std::fs::create_dir(&data).unwrap();
+    mending.round(store, dirs).await.unwrap();
+    store.move_task(row.id, TaskState::Downloading, TaskState::DownloadError, "no answer", NOW).await.unwrap();
+    let row = store.task(row.id).await.unwrap().unwrap();
+    let fault = f.node.export(&row).await.expect_err("the disk is away");
+    assert!(fault.away, "{fault}");
+    assert_eq!(std::fs::read_dir(&data).unwrap().count(), 0, "made below the mount point");
+
+    std::fs::remove_dir(&data).unwrap();
+    std::fs::rename(&disk, &data).unwrap();
+    f.node.export(&row).await.unwrap();
+    assert!(dirs.path(Role::Recv, TaskState::DownloadError, &row.name).is_file());
+}
