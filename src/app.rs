@@ -23,7 +23,7 @@ use crate::telemetry;
 use crate::transport::bt::{BtEngine, EngineOptions};
 use crate::transport::limit::Limiter;
 use crate::views::TaskDirs;
-use crate::views::area::Area;
+use crate::views::area::{Area, Guard};
 use crate::views::places::make_stores;
 use crate::web::listen::listen;
 use crate::web::origin::origin;
@@ -103,8 +103,9 @@ async fn data_directory(config: &Arc<Config>, area: &Area, store: &Store, dirs: 
     }
     area.take()?;
     dirs.create(config.servertype.roles())?;
-    let (known, at) = (store.speaks_of_data().await?, Arc::clone(config));
-    let made = tokio::task::spawn_blocking(move || make_stores(&at, known));
+    let (known, guard) = (store.speaks_of_data().await?, Guard::of(&config.transfer_dir(), store).await?);
+    let at = Arc::clone(config);
+    let made = tokio::task::spawn_blocking(move || make_stores(&at, &guard, known));
     match timeout(LONGEST_LOOK, made).await {
         Ok(made) => made.map_err(|e| Fault::local(format!("making directories: {e}")))??,
         // The node answers meanwhile.

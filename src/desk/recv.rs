@@ -191,13 +191,15 @@ impl Desk {
         if there || self.dirs.is_view(&from) || !original.lies_at(&from) {
             return Ok(None);
         }
+        let (dirs, area) = (self.dirs.clone(), self.dirs.guard(&self.store).await);
         let put = move || {
+            let area = area?;
             let bytes = std::fs::read(&from).map_err(|e| io_fault("cannot read", &from, &e))?;
             // The same bytes: of a try that was killed.
             if to.symlink_metadata().is_ok() && !views::holds(&to, &bytes) {
                 return Ok(None);
             }
-            views::write_file(&to, &bytes)?;
+            dirs.put(&area, &to, &bytes)?;
             Ok::<_, Fault>(Found::at(&to))
         };
         let put = tokio::task::spawn_blocking(put).await;

@@ -67,7 +67,7 @@ impl Desk {
         let taken = elsewhere && tmp.is_file() && !views::holds(&tmp, &bytes);
         if elsewhere
             && !taken
-            && let Err(fault) = views::write_file(&tmp, &bytes)
+            && let Err(fault) = self.dirs.guard(&self.store).await.and_then(|area| self.dirs.put(&area, &tmp, &bytes))
         {
             self.event(Level::Error, "send", name.as_str(), &fault.message).await;
             return Err(Refusal::for_now(format!("copy taskfile: {taskfile} error.")));

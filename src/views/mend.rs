@@ -26,7 +26,7 @@ impl Mending {
         if dirs.there().is_err() {
             return Ok(());
         }
-        let area = Guard::of(&dirs.area, store).await?;
+        let area = dirs.guard(store).await?;
         let live = store.live_tasks().await?;
         self.good.retain(|id, _| live.iter().any(|t| t.id == *id));
         // One that is behind is exported by the conductor.
@@ -74,7 +74,7 @@ fn mend(dirs: &TaskDirs, area: &Guard, row: &TaskRow, document: &str) -> Result<
     if row.role == Role::Recv && row.state == TaskState::Queues && queued(&here, document) == Queued::Another {
         return Ok(false);
     }
-    dirs.write_view(area, &here, document.as_bytes())?;
+    dirs.put(area, &here, document.as_bytes())?;
     let states: &[&str] = if row.role == Role::Send { &SENDER } else { &RECEIVER };
     for dir in states.iter().filter(|d| row.role == Role::Send || **d != TaskState::Queues.dir()) {
         let other = dirs.root(row.role).join(dir).join(row.name.as_str());

@@ -65,13 +65,20 @@ impl TaskDirs {
     /// A fault while their disk is away.
     fn there(&self) -> Result<(), Fault> {
         match self.away.load(Ordering::Acquire) {
-            true => Err(Fault::transient("the disk of the task directories is away: is it mounted?").away()),
+            true => Err(Fault::transient("the disk of the task directories, or the library, is away: is it mounted?").away()),
             false => Ok(()),
         }
     }
 
-    /// Writes a view, in a directory that somebody may have removed. Was it removed, or is the disk away since a moment ago?
-    fn write_view(&self, area: &Guard, path: &Path, data: &[u8]) -> Result<(), Fault> {
+    /// For [`TaskDirs::put`]. A fault while the disk is away.
+    pub async fn guard(&self, store: &Store) -> Result<Guard, Fault> {
+        self.there()?;
+        Guard::of(&self.area, store).await
+    }
+
+    /// Writes a file into a directory of ours that somebody may have removed. Was it removed, or is the disk away since a
+    /// moment ago? Blocking.
+    pub fn put(&self, area: &Guard, path: &Path, data: &[u8]) -> Result<(), Fault> {
         if !path.parent().is_some_and(Path::is_dir) {
             area.check()?;
         }
@@ -123,7 +130,7 @@ impl TaskDirs {
         let queue = self.path(Role::Recv, TaskState::Queues, &task.name);
         let intake = task.role == Role::Recv && matches!(queued(&queue, document), Queued::Another | Queued::Broken);
         if !(intake && here == queue) {
-            self.write_view(area, &here, document.as_bytes())?;
+            self.put(area, &here, document.as_bytes())?;
         }
         let states: &[&str] = if task.role == Role::Send { &SENDER } else { &RECEIVER };
         for dir in states {
@@ -142,7 +149,7 @@ impl TaskDirs {
     fn export_error(&self, area: &Guard, task: &TaskRow) -> Result<(), Fault> {
         if matches!(task.state, TaskState::DownloadError | TaskState::Failed) {
             let text = format!("{}\n", task.reason);
-            return self.write_view(area, &self.error_file(task.role, &task.name), text.as_bytes());
+            return self.put(area, &self.error_file(task.role, &task.name), text.as_bytes());
         }
         // Here, and not only by whoever cancels it: that may be killed in between.
         if task.state == TaskState::History && task.reason == CANCELLED {
@@ -224,7 +231,7 @@ fn sweep_drafts(dir: &Path) -> Result<(), Fault> {
 pub async fn export_task(store: &Store, dirs: &TaskDirs, task: &TaskRow) -> Result<(), Fault> {
     let _one = dirs.one.lock().await;
     let Some(row) = store.task(task.id).await?.filter(|row| row.exported < row.revision) else { return Ok(()) };
-    let (document, area) = (store.task_document(row.id).await?, Guard::of(&dirs.area, store).await?);
+    let (document, area) = (store.task_document(row.id).await?, dirs.guard(store).await?);
     let (dirs, revision) = (dirs.clone(), row.revision);
     tokio::task::spawn_blocking(move || dirs.export(&area, &row, &document))
         .await

@@ -1,5 +1,6 @@
 //! Where packages are put at the end: finishing one is a rename, so its store has to be on the file system of the transfer area.
 
+use super::area::Guard;
 use crate::config::Config;
 use crate::error::{Fault, io_fault};
 use crate::model::ids::BaseSubdir;
@@ -24,8 +25,9 @@ pub fn stores(config: &Config) -> Vec<PathBuf> {
 }
 
 /// Makes the directories that must be there, and on one file system: finishing a package is a rename. `known`: rows
-/// speak of packages, so what is empty may be a mount point, below which nothing is made. Blocking.
-pub fn make_stores(config: &Config, known: bool) -> Result<(), Fault> {
+/// speak of packages, so what is empty may be a mount point, below which nothing is made; nor is it in an `area` that is
+/// away. Blocking.
+pub fn make_stores(config: &Config, area: &Guard, known: bool) -> Result<(), Fault> {
     let mut dirs = vec![config.basedatapath.clone(), config.transfer_dir().join("stage"), config.transfer_dir().join("engine")];
     if let Some(subdir) = config.basesubdir.as_ref().filter(|_| config.servertype == NodeType::Sender) {
         let made = [config.dcps_dir(subdir), config.dcps_tmp_dir(subdir)];
@@ -34,6 +36,8 @@ pub fn make_stores(config: &Config, known: bool) -> Result<(), Fault> {
     if let Some(why) = not_reachable(config, &config.basedatapath).filter(|_| !config.basedatapath.is_dir()) {
         return Err(Fault::local(why)); // a link that leads nowhere, or a file
     }
+    // That may have taken long.
+    area.check()?;
     for dir in &dirs {
         std::fs::create_dir_all(dir).map_err(|e| io_fault("cannot make the directory", dir, &e))?;
     }

@@ -14,6 +14,7 @@ use crate::model::span::Method;
 use crate::model::task::LegState;
 use crate::store::events::Level;
 use crate::transport::away::why_away;
+use crate::views::area::Guard;
 use crate::views::places::make_stores;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -134,14 +135,15 @@ impl Conductor {
         node.area.take()?;
         let known = node.store.speaks_of_data().await?;
         let (config, dirs) = (node.config.current(), node.dirs.clone());
+        let guard = Guard::of(&config.transfer_dir(), &node.store).await?;
         // The library may be another's.
         let library = config.basedatapath.clone();
-        let made = move |_: &Path| dirs.create(config.servertype.roles()).and_then(|()| make_stores(&config, known));
+        let made = move |_: &Path| dirs.create(config.servertype.roles()).and_then(|()| make_stores(&config, &guard, known));
         self.looks.look(library, made).await.map_err(Fault::local)??;
         node.dirs.set_away(false);
         if let Some(why) = self.away.take() {
             node.store.release_legs(&why).await?;
-            let text = format!("{} is there again: all goes on", node.config.current().transfer_dir().display());
+            let text = format!("all goes on, what it waited for is there again. It was: {why}");
             node.event(Level::Info, "disk", "", &text).await;
         }
         self.swept = None;

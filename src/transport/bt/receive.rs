@@ -205,8 +205,9 @@ impl TorrentStorage for Storage {
         }
         self.call(|shared| shared.write(file_id, offset, buf)).unwrap_or(Ok(()))
     }
+    /// Also for an object that was replaced meanwhile: librqbit has noted the piece already, and never asks for it again.
     fn on_piece_completed(&self, piece: ValidPieceIndex) -> anyhow::Result<()> {
-        self.call(|shared| shared.completed(u64::from(piece.get()))).context(ENDED)?
+        self.shared.while_open(|| self.shared.completed(u64::from(piece.get()))).context(ENDED)?
     }
     // The sink owns the files: librqbit may neither remove nor size them.
     fn remove_file(&self, _: usize, _: &Path) -> anyhow::Result<()> {
@@ -233,51 +234,60 @@ mod tests {
     use std::ops::Range;
     use std::sync::atomic::AtomicU64;
 
-    /// Counts what is written.
+    /// Counts bytes: written, committed.
     #[derive(Default)]
-    struct Written(AtomicU64);
+    struct Counting([AtomicU64; 2]);
 
-    impl Sink for Written {
+    impl Sink for Counting {
         fn missing(&self, span: &Span) -> Vec<Range<u64>> {
             vec![span.range()]
         }
         fn write_at(&self, _: u32, _: u64, data: &[u8]) -> Result<(), Fault> {
-            self.0.fetch_add(data.len() as u64, Ordering::Relaxed);
+            self.0[0].fetch_add(data.len() as u64, Ordering::Relaxed);
             Ok(())
         }
         fn read_at(&self, _: u32, _: u64, buf: &mut [u8]) -> Result<(), Fault> {
             buf.fill(0);
             Ok(())
         }
-        fn commit(&self, _: u32, _: Range<u64>) {}
+        fn commit(&self, _: u32, range: Range<u64>) {
+            self.0[1].fetch_add(range.end - range.start, Ordering::Relaxed);
+        }
     }
 
     #[test]
     fn what_comes_after_the_end_is_dropped() {
-        const SIZE: u64 = 40_000;
-        let torrent = Metainfo::single_file("http://127.0.0.1/announce", "a", SIZE, 16_384, vec![[0; 20]; 3]).unwrap();
+        const PIECE: u64 = 16_384;
+        const SIZE: u64 = 3 * PIECE;
+        let torrent = Metainfo::single_file("http://127.0.0.1/announce", "a", SIZE, PIECE, vec![[0; 20]; 3]).unwrap();
         let file = FileMeta { path: RelPath::parse("a").unwrap(), size: SIZE, sha1: Sha1([0; 20]) };
         let span = Span { file: 0, offset: 0, len: SIZE };
         let layout = Arc::new(Layout::parse(&torrent.encode(), &[span], &[file]).unwrap());
-        let sink = Arc::new(Written::default());
+        let sink = Arc::new(Counting::default());
         let receiving = Receiving::new(layout, sink.clone(), &[span]);
         let storage = Storage { shared: receiving.clone(), glance: false, alive: AtomicBool::new(true) };
-        let written = || sink.0.load(Ordering::Relaxed);
+        let lengths = librqbit_core::lengths::Lengths::new(SIZE, PIECE as u32).unwrap();
+        let piece = |n| lengths.validate_piece_index(n).unwrap();
+        let counted = || sink.0.each_ref().map(|n| n.load(Ordering::Relaxed));
         storage.pwrite_all(0, 0, &[1; 100]).unwrap();
-        assert_eq!(written(), 100);
+        assert_eq!(counted(), [100, 0]);
 
-        // librqbit hands it on while a peer still writes.
+        // librqbit hands it on while a peer still writes. A piece that was checked just before counts.
         let next = storage.take().unwrap();
         storage.pwrite_all(0, 0, &[1; 100]).unwrap();
-        assert_eq!(written(), 100, "it reached the disk");
         assert!(storage.pread_exact(0, 0, &mut [0; 100]).is_err(), "a piece could be checked");
+        assert_eq!(counted(), [100, 0], "it reached the disk");
+        storage.on_piece_completed(piece(0)).unwrap();
+        assert_eq!(counted(), [100, PIECE]);
         next.pwrite_all(0, 0, &[1; 100]).unwrap();
-        assert_eq!(written(), 200);
+        next.on_piece_completed(piece(1)).unwrap();
+        assert_eq!(counted(), [200, 2 * PIECE]);
 
         receiving.close();
         next.pwrite_all(0, 0, &[1; 100]).unwrap();
-        assert_eq!(written(), 200, "it reached the disk");
         assert!(next.pread_exact(0, 0, &mut [0; 100]).is_err(), "a piece could be checked");
+        assert!(next.on_piece_completed(piece(2)).is_err());
+        assert_eq!(counted(), [200, 2 * PIECE], "it reached the disk");
         assert!(receiving.fault().is_none());
     }
 }
