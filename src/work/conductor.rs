@@ -218,6 +218,8 @@ impl Conductor {
 
     async fn snapshot(&mut self) -> Result<Snapshot, Fault> {
         let node = Arc::clone(&self.node);
+        // What came before in this tick may have taken its time.
+        let now = self.seeds.look(&node).await?;
         let tasks = node.store.live_tasks().await?;
         let legs = node.store.live_legs().await?;
         // After the rows: a task that came after a change is not judged by what was before it.
@@ -225,7 +227,6 @@ impl Conductor {
         self.tell_of_broken().await;
         self.release_dead(&tasks).await;
         let cacher = config.servertype == NodeType::Cacher;
-        let now = node.clock.now();
         let mut snaps = Vec::with_capacity(tasks.len());
         for t in &tasks {
             let mut mine = Vec::new();
@@ -269,12 +270,12 @@ impl Conductor {
                 no_room: self.rooms.waits(t.id),
             });
         }
-        self.hold_back(&tasks, &mut snaps, node.clock.now_ms()).await?;
+        self.hold_back(&tasks, &mut snaps, now.timestamp_millis()).await?;
         self.help_out(&tasks, &legs, &snaps).await?;
         self.look_ahead(&tasks, &legs).await;
         let generations = self.generations_due().await?;
         Ok(Snapshot {
-            now_ms: node.clock.now_ms(),
+            now_ms: now.timestamp_millis(),
             node: Some(config.servertype),
             uploading_max: config.uploadingnum,
             downloading_max: config.downloadingnum,

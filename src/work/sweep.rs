@@ -11,6 +11,7 @@ use crate::store::tasks::TaskRow;
 use crate::views;
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Between two looks for what cancelled tasks left.
@@ -90,6 +91,7 @@ impl Conductor {
     /// Removes staging directories that belong to no task. What cannot be looked up stays.
     pub(super) async fn clean_staging(&mut self) {
         let Ok(entries) = std::fs::read_dir(self.node.staging_root()) else { return };
+        let Ok(now) = self.seeds.look(&Arc::clone(&self.node)).await else { return };
         let cacher = self.node.config.current().servertype == NodeType::Cacher;
         for entry in entries.flatten() {
             let id = entry.file_name().to_str().and_then(|n| n.rsplit('.').next()?.parse::<i64>().ok());
@@ -107,7 +109,7 @@ impl Conductor {
             let is_over = |t: &TaskRow| match t.state {
                 TaskState::History | TaskState::Downloaded => true,
                 // What a cacher could not complete goes when its seed would have ended.
-                TaskState::DownloadError if cacher => t.seed_until.is_some_and(|end| end <= self.node.clock.now_ms()),
+                TaskState::DownloadError if cacher => t.seed_until.is_some_and(|end| end <= now.timestamp_millis()),
                 _ => false,
             };
             if row.as_ref().is_some_and(|t| !is_over(t)) {

@@ -4,6 +4,7 @@
 use super::Node;
 use crate::error::Fault;
 use crate::store::events::Level;
+use chrono::{DateTime, Local};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -83,9 +84,11 @@ impl Default for SeedClock {
 const NOTE: Duration = Duration::from_secs(60);
 
 impl SeedClock {
-    /// To be called before anything is decided by a seed time.
-    pub async fn look(&mut self, node: &Node) -> Result<(), Fault> {
-        let (now, at) = (node.clock.now_ms(), Instant::now());
+    /// Moves the ends of the seeds when the clock was set. What it shows now is returned: by that, and not by what it shows a
+    /// moment later, may be decided whether a seed time is over.
+    pub async fn look(&mut self, node: &Node) -> Result<DateTime<Local>, Fault> {
+        let (time, at) = (node.clock.now(), Instant::now());
+        let now = time.timestamp_millis();
         let by = match self.set {
             Some((then, shown)) => now.saturating_sub(shown).saturating_sub(since(then, at)),
             None => {
@@ -118,7 +121,7 @@ impl SeedClock {
                 tracing::warn!(%fault, "cannot note the time");
             }
         }
-        Ok(())
+        Ok(time)
     }
 }
 

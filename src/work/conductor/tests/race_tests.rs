@@ -1,6 +1,7 @@
 //! Others act between a look and what follows from it.
 
 use super::*;
+use crate::store::tasks::NewTask;
 
 /// Between the look and the start somebody received the task anew: it is not served, as what it was.
 #[tokio::test(flavor = "multi_thread")]
@@ -70,4 +71,20 @@ async fn views_are_not_made_below_an_empty_mount_point() {
     std::fs::rename(&disk, &data).unwrap();
     f.node.export(&row).await.unwrap();
     assert!(dirs.path(Role::Recv, TaskState::DownloadError, &row.name).is_file());
+}
+
+/// The clock is set between two steps of a tick: the seed time is judged by the clock that its end was moved with.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_set_in_the_middle_of_a_tick_ends_no_seed() {
+    let f = Fixture::start().await;
+    let new = NewTask { seed_until: Some(NOW + 3_600_000), ..f.new_task(&[given("a.mxf", Method::Bt)], false) };
+    let task = f.node.store.accept_task(&new, NOW).await.unwrap();
+    f.node.store.move_task(task, TaskState::Queues, TaskState::Downloaded, "", NOW).await.unwrap();
+    let mut c = Conductor::new(Arc::clone(&f.node));
+    c.seeds.look(&f.node).await.unwrap();
+    f.node.clock.set(f.node.clock.now() + chrono::TimeDelta::days(1));
+    let ends = |actions: &[Action]| actions.iter().any(|a| matches!(a, Action::Move { to: TaskState::History, .. }));
+    assert!(!ends(&decide(&c.snapshot().await.unwrap())), "a seed of an hour is over in an instant");
+    let until = f.node.store.task(task).await.unwrap().unwrap().seed_until.unwrap();
+    assert!(until > f.node.clock.now_ms(), "its end was not moved");
 }
