@@ -127,6 +127,8 @@ async fn a_receiver_that_starts_before_its_disk_is_mounted_forgets_nothing() {
     let old = world.publish("old", "1:0:0").await;
     world.receive(&old).await;
     seeds(&world.receiver, "old").await;
+    world.package("other", 3, 1);
+    let third = world.publish("other", "0:0:1").await;
     let taskfile = world.publish("film", "1:0:0").await;
     let task = task_name("film");
     assert!(world.recv(&world.receiver, &taskfile).await.ok);
@@ -138,10 +140,12 @@ async fn a_receiver_that_starts_before_its_disk_is_mounted_forgets_nothing() {
     world.receiver.start().await;
     asks_for_the_disk(&world.receiver, 2).await;
     // A task file that lies somewhere else would be put into receiver/tmp.
-    let other = dir.join("other.task.json");
-    std::fs::copy(&taskfile, &other).expect("copy");
+    let other = dir.join(task_name("other"));
+    std::fs::copy(&third, &other).expect("copy");
     let reply = world.receiver.call("recv", json!({"taskfile": other})).await;
-    assert!(!reply.ok && other.exists(), "{}", reply.desc());
+    let tmp = world.receiver.data().join("receiver/tmp");
+    assert_eq!((reply.ok, reply.desc()), (false, format!("move json file to {} erro", tmp.display())));
+    assert!(other.exists(), "whoever is refused asks again");
     assert_eq!(entries(&disk.at), Vec::<String>::new(), "made below the mount point");
     disk.mount_again().await;
     world.receiver.set("btrate", "");

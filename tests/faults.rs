@@ -425,8 +425,7 @@ async fn without_a_tracker_the_named_peers_deliver() {
     let taskfile = world.publish("film", "1:0:0").await;
     world.receive(&taskfile).await;
     world.assert_delivered(&package);
-    // What came in the last instant may not have been counted.
-    assert!(world.receiver.wire(&task_name("film"), "bt").await + (1 << 20) >= package.bytes);
+    assert!(world.receiver.wire(&task_name("film"), "bt").await >= package.bytes);
 }
 
 /// The sender goes for good in the middle; a cacher has the BitTorrent part, the store has the rest.
