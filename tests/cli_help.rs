@@ -1,6 +1,7 @@
 //! The command line from outside: every command explains itself, and exit codes are what the help promises.
 
 #[path = "world/ports.rs"]
+#[allow(dead_code)]
 mod ports;
 
 use bft2::cli::exit::{EXIT_CODES, Exit};

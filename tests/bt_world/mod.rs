@@ -61,6 +61,8 @@ pub struct Engine {
 }
 
 pub async fn engine_at(listen: SocketAddr, change: impl FnOnce(&mut EngineOptions)) -> Engine {
+    // One that was there before may not be gone yet.
+    until("the port is free", || ports::is_free(listen)).await;
     let state = tempfile::tempdir().unwrap();
     let mut options = EngineOptions::new(listen, state.path());
     change(&mut options);

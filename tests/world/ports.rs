@@ -3,9 +3,13 @@
 //! They lie below those that the kernel gives to whoever asks for none: the port of a node that is started again is not
 //! somebody's connection by then. Test binaries may run side by side: each takes whole blocks, and says so by listening on a
 //! block's first port.
+//!
+//! Whether a port is free is found out without listening on it: a program that another test starts at that moment has what
+//! is open here until it is loaded, and would listen on, too, for some milliseconds.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Mutex, PoisonError};
+use tokio::net::TcpSocket;
 
 const FIRST: u16 = 12_000;
 const BLOCK: u16 = 100;
@@ -26,19 +30,24 @@ pub fn free_ports<const N: usize>() -> [SocketAddr; N] {
                 ours.0.push(mark);
                 continue;
             };
-            if listen(port).is_ok() {
-                return SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            if is_free(at) {
+                return at;
             }
         }
     })
 }
 
+/// Nobody listens there, so that we can.
+pub fn is_free(at: SocketAddr) -> bool {
+    let socket = TcpSocket::new_v4().expect("socket");
+    // As those do who will listen: connections that have ended are in nobody's way.
+    socket.set_reuseaddr(true).expect("socket");
+    socket.bind(at).is_ok()
+}
+
 fn block() -> TcpListener {
     let start = (std::process::id() % u32::from(BLOCKS)) as u16;
     let mut marks = (0..BLOCKS).map(|n| FIRST + (start + n) % BLOCKS * BLOCK);
-    marks.find_map(|mark| listen(mark).ok()).expect("a block of ports")
-}
-
-fn listen(port: u16) -> std::io::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+    marks.find_map(|mark| TcpListener::bind((Ipv4Addr::LOCALHOST, mark)).ok()).expect("a block of ports")
 }
