@@ -114,6 +114,30 @@ async fn seeds_and_uploads_outlive_a_library_that_is_away_for_a_moment() {
     until("it has failed", PATIENCE, async || (world.sender.number(removed).await == 1).then_some(())).await;
 }
 
+/// The library is there, the task directories are not: a task file that lies elsewhere cannot be put into `tmp`.
+#[tokio::test]
+async fn a_send_while_the_disk_is_away_is_refused_and_makes_nothing() {
+    let mut world = World::new();
+    let dir = world.dir.path().to_owned();
+    let Some(disk) = Loop::plug_in(&dir.join("tasks"), dir.join("tasks.img"), 100) else { return };
+    world.sender.set("datadir", json!(disk.at));
+    let package = world.package("film", 3, 1);
+    world.start().await;
+    let taskfile = world.gentask("film", "0:0:1").await;
+    disk.unplug();
+    asks_for_the_disk(&world.sender, 0).await;
+    let reply = world.sender.call("send", json!({"taskfile": taskfile})).await;
+    assert_eq!((reply.ok, reply.desc()), (false, format!("copy taskfile: {} error.", taskfile.display())));
+    assert_eq!(entries(&disk.at), Vec::<String>::new(), "made below the mount point");
+    assert_eq!(world.sender.number("select count(*) from v_tasks").await, 0);
+    assert!(taskfile.exists(), "whoever is refused asks again");
+    disk.mount_again().await;
+    let again = async || world.sender.call("send", json!({"taskfile": taskfile})).await.ok.then_some(());
+    until("it is accepted", PATIENCE, again).await;
+    world.receive(&taskfile).await;
+    world.assert_delivered(&package);
+}
+
 /// What was fetched is still known when the disk comes later than the service; what was received is seeded again.
 #[tokio::test]
 async fn a_receiver_that_starts_before_its_disk_is_mounted_forgets_nothing() {
