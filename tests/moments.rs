@@ -11,7 +11,8 @@ use world::{Gate, Node, PATIENCE, World, entries, file_name, task_name, tree, un
 
 /// Somebody's shell holds the database until it is dropped.
 async fn hold(node: &Node) -> SqliteConnection {
-    let mut shell = sqlx::sqlite::SqliteConnectOptions::new().filename(node.database()).connect().await.expect("database");
+    let database = sqlx::sqlite::SqliteConnectOptions::new().filename(node.database());
+    let mut shell = database.busy_timeout(Duration::from_secs(PATIENCE)).connect().await.expect("database");
     shell.execute("BEGIN IMMEDIATE").await.expect("the lock");
     shell
 }
@@ -116,10 +117,11 @@ async fn a_cancel_while_a_package_is_handed_over_leaves_no_stranger() {
             assert_eq!(tree(&there), tree(&package.dir));
             until("nothing is staged", PATIENCE, async || entries(&world.receiver.stage()).is_empty().then_some(())).await;
         }
-        let again = async {
+        let again = until("it is received again", PATIENCE, async || {
             let reply = world.recv(&world.receiver, &at).await;
-            assert!(reply.ok, "{}", reply.desc());
-        };
+            assert!(reply.ok || reply.desc().contains("is being put into the store"), "{}", reply.desc());
+            reply.ok.then_some(())
+        });
         tokio::join!(again, async { gate.open() });
         world.receiver.downloaded(&task).await;
         world.assert_delivered(&package);
@@ -272,4 +274,42 @@ async fn a_drop_that_is_cancelled_while_it_is_refused_leaves_no_error() {
     until("the next one is told", PATIENCE, async || queues.join("later.json.err").exists().then_some(())).await;
     assert_eq!(entries(&queues), ["later.json", "later.json.err"]);
     assert_eq!(world.receiver.places(&task), ["receiver/history"]);
+}
+
+/// A newer task file of its name that comes while the first one is being shown as queued, or as downloading.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drop_that_comes_while_a_view_is_written_stays() {
+    let mut world = World::new();
+    let Some(gate) = Gate::before(&mut world.receiver) else { return };
+    world.receiver.set("cdnrate", "20K");
+    let views = ["receiver/queues/.", "receiver/downloading/."];
+    let names = ["queued", "begun"];
+    for name in names {
+        world.package(name, 3, 1);
+    }
+    world.start().await;
+    let queues = world.receiver.data().join("receiver/queues");
+    for (name, view) in names.iter().zip(views) {
+        let task = task_name(name);
+        let at = kept(&world, &world.publish(name, "0:0:1").await);
+        let drop = |id: &str| {
+            let mut document = world::read_json(&at);
+            document["requesters"] = json!([{"id": id}]);
+            let draft = world.dir.path().join("draft");
+            std::fs::write(&draft, document.to_string()).expect("write");
+            std::fs::rename(draft, queues.join(&task)).expect("rename");
+        };
+        gate.close("fsync", view);
+        drop("first");
+        gate.holds("the view is being written").await;
+        drop("second");
+        gate.open();
+        let error = queues.join(format!("{task}.err"));
+        let told = async || std::fs::read_to_string(&error).ok().filter(|text| text.contains("same taskfile in downloading"));
+        until("the second is told", PATIENCE, told).await;
+        assert_eq!(world::read_json(&queues.join(&task))["requesters"][0]["id"], "second");
+        let first = "select count(*) from v_tasks where state = 'downloading'";
+        assert_eq!(world.receiver.number(first).await, 1);
+        cancelled(&world.receiver, &task).await;
+    }
 }

@@ -70,11 +70,14 @@ fn mend(dirs: &TaskDirs, area: &Guard, row: &TaskRow, document: &str) -> Result<
     if std::fs::read(&here).is_ok_and(|old| old == document.as_bytes()) {
         return Ok(false);
     }
-    // Somebody put another task into the queue under this name: the intake tells them.
-    if row.role == Role::Recv && row.state == TaskState::Queues && queued(&here, document) == Queued::Another {
-        return Ok(false);
+    if row.role == Role::Recv && row.state == TaskState::Queues {
+        // Another task that somebody put into the queue under this name: the intake tells them.
+        if !dirs.put_into_queue(area, &here, document, |at| queued(at, document) != Queued::Another)? {
+            return Ok(false);
+        }
+    } else {
+        dirs.put(area, &here, document.as_bytes())?;
     }
-    dirs.put(area, &here, document.as_bytes())?;
     let states: &[&str] = if row.role == Role::Send { &SENDER } else { &RECEIVER };
     for dir in states.iter().filter(|d| row.role == Role::Send || **d != TaskState::Queues.dir()) {
         let other = dirs.root(row.role).join(dir).join(row.name.as_str());

@@ -85,6 +85,20 @@ impl TaskDirs {
         write_file(path, data)
     }
 
+    /// Shows a task in the receiver's queue, where people put task files. `false`: what lies there is not `ours`, and stays.
+    /// Blocking.
+    fn put_into_queue(&self, area: &Guard, path: &Path, document: &str, ours: impl Fn(&Path) -> bool) -> Result<bool, Fault> {
+        if !path.parent().is_some_and(Path::is_dir) {
+            area.check()?;
+        }
+        if holds(path, document.as_bytes()) {
+            return Ok(true);
+        }
+        let mut draft = Draft::begin(path, 0o600)?;
+        draft.write(document.as_bytes())?;
+        draft.put_in_place_of(ours)
+    }
+
     fn root(&self, role: Role) -> &Path {
         match role {
             Role::Send => &self.sender,
@@ -128,14 +142,23 @@ impl TaskDirs {
         self.there()?;
         let here = self.path(task.role, task.state, &task.name);
         let queue = self.path(Role::Recv, TaskState::Queues, &task.name);
-        let intake = task.role == Role::Recv && matches!(queued(&queue, document), Queued::Another | Queued::Broken);
-        if !(intake && here == queue) {
+        let ours = |at: &Path| matches!(queued(at, document), Queued::Nothing | Queued::Ours);
+        let mut intake = false;
+        if here == queue {
+            intake = !self.put_into_queue(area, &here, document, ours)?;
+        } else {
             self.put(area, &here, document.as_bytes())?;
         }
         let states: &[&str] = if task.role == Role::Send { &SENDER } else { &RECEIVER };
         for dir in states {
             let other = self.root(task.role).join(dir).join(task.name.as_str());
-            if other != here && !(intake && other == queue) {
+            if other == queue && other != here {
+                let there = other.symlink_metadata().is_ok();
+                intake = !draft::remove_ours(&other, ours)?;
+                if there && !intake {
+                    sync_dir(&other)?; // else it would be received again after a power cut
+                }
+            } else if other != here {
                 remove_for_good(&other)?;
             }
         }
