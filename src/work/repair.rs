@@ -245,7 +245,13 @@ pub async fn after_fault(
     let mut affected: Vec<u32> = match &fault.file {
         Some(path) if !fault.is_transient() => {
             let lost: HashSet<&str> = fault.others.iter().chain([path]).map(String::as_str).collect();
-            (0u32..).zip(plan.files.iter()).filter(|(_, f)| lost.contains(f.path.as_str())).map(|(n, _)| n).collect()
+            let named = (0u32..).zip(plan.files.iter()).filter(|(_, f)| lost.contains(f.path.as_str()));
+            let (mine, brought): (Vec<_>, Vec<_>) = named.map(|(n, _)| n).partition(|n| unfinished.contains(n));
+            // Others have brought them meanwhile, or a copy was found: the leg goes on with the rest.
+            if mine.is_empty() && !brought.is_empty() {
+                return Ok(Verdict::Retry { at: None, tries: 0 });
+            }
+            mine
         }
         _ => unfinished.iter().copied().collect(),
     };

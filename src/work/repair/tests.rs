@@ -73,6 +73,26 @@ async fn the_reason_of_a_method_with_a_part_leads() {
     }
 }
 
+/// A copy of the file that a leg failed on was found before the leg ended: that is no reason to give up the rest.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_copied_by_now_is_no_reason_to_fail() {
+    let f = Fixture::start().await;
+    let task = f.receive(&[given("a.mxf", Method::Cdn), given("b.mxf", Method::Cdn)], false).await.id;
+    let plan = f.plan(task).await;
+    let missing = Fault::permanent("404").file("a.mxf");
+    let both = Fault { others: vec!["b.mxf".into()], ..missing.clone() };
+    let ends = async |fault: &Fault, unfinished: &[u32]| {
+        let unfinished = unfinished.iter().copied().collect();
+        after_fault(&f.node, &plan, Method::Cdn, &unfinished, fault, 0, false).await.unwrap()
+    };
+    assert_eq!(ends(&missing, &[1]).await, Verdict::Retry { at: None, tries: 0 });
+    assert!(f.node.store.refusals(task).await.unwrap().is_empty(), "nobody is to blame");
+    // Another one that it failed on is still to be brought.
+    assert_eq!(ends(&both, &[1]).await, Verdict::Failed);
+    let refused: Vec<_> = f.node.store.refusals(task).await.unwrap().into_iter().map(|(n, ..)| n).collect();
+    assert_eq!(refused, [1]);
+}
+
 /// What another method has brought already is not asked of anybody again, and does not stand in the way of the rest.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_unfinished_files_are_handed_over() {
