@@ -311,6 +311,9 @@ async fn receptions_share_a_disk() {
     accepted(&world, receiver, &files[2]).await;
     let passed = async || (reason(receiver, "small").await.0 == "downloading").then_some(());
     until("the small one passes", PATIENCE, passed).await;
+    // What the first has staged by now is no reason to give up: whoever waits has looked again since.
+    let far = async || (receiver.progress(&task_name("one")).await.downloaded() > 2 << 20).then_some(());
+    until("the first is well under way", PATIENCE, far).await;
     assert_eq!(reason(receiver, "two").await.0, "queues");
 
     assert!(receiver.call("cancel", json!({"taskfile": task_name("one")})).await.ok);

@@ -226,6 +226,10 @@ impl Conductor {
         let config = node.config.current();
         self.tell_of_broken().await;
         self.release_dead(&tasks).await;
+        // What they had staged goes before anybody is told that there is no room.
+        if self.swept.is_none() {
+            self.sweep_staging().await;
+        }
         let cacher = config.servertype == NodeType::Cacher;
         let mut snaps = Vec::with_capacity(tasks.len());
         for t in &tasks {

@@ -1,14 +1,14 @@
 //! The free space of the disk, shared by all receptions: each has what it still has to write promised to it.
 //!
-//! A task begins when it fits beside what is promised. One that would fit without the promises waits in the queue, with the
-//! reason in its row, takes no place, and lets smaller ones pass: when those at work are done, cancelled or have failed, it
-//! fits or it ends in `no space`. On a cacher a task also waits for the end of the seed times of others. Nothing is
-//! recorded of the promises: they are what the assemblies lack, and are found out anew each time.
+//! A task begins when it fits beside what is promised. One that would fit without the others at work, were they cancelled,
+//! waits in the queue, with the reason in its row, takes no place, and lets smaller ones pass: when those at work are done,
+//! cancelled or have failed, it fits or it ends in `no space`. On a cacher a task also waits for the end of the seed times of
+//! others. Nothing is recorded of the promises: they are what the assemblies lack, and are found out anew each time.
 
 use super::conductor::Conductor;
 use crate::assembly::Room;
 use crate::error::Fault;
-use crate::model::task::{NodeType, TaskState};
+use crate::model::task::TaskState;
 use crate::store::events::Level;
 use crate::store::tasks::TaskRow;
 use std::collections::{HashMap, HashSet};
@@ -40,9 +40,7 @@ impl Conductor {
         let others: Vec<_> = open.map(|(_, a)| Arc::clone(a)).chain(self.finishing.values().flatten().cloned()).collect();
         let rooms =
             tokio::task::spawn_blocking(move || others.iter().map(|a| a.room()).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1)));
-        let (promised, occupied) = rooms.await.map_err(|e| Fault::local(format!("looking at the staged files: {e}")))?;
-        let cacher = self.node.config.current().servertype == NodeType::Cacher;
-        let returning = if cacher { occupied } else { 0 };
+        let (promised, returning) = rooms.await.map_err(|e| Fault::local(format!("looking at the staged files: {e}")))?;
         Ok(Room { promised, returning, waits: row.state == TaskState::Queues })
     }
 
