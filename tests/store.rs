@@ -454,8 +454,15 @@ async fn an_older_library_is_taken_over() {
     assert_eq!(store.library_page("/p/a", 9, 5).await.unwrap(), [("/p/b".to_owned(), same)]);
     assert_eq!(store.library_page("", 3, 5).await.unwrap(), [("/p/b".to_owned(), same)]);
 
+    // A change of a file that was seen before its line was taken out is not hashed: the row would come back.
+    let queued = "select count(*) from v_hash_queue where path = '/p/a'";
+    let queue = "insert into library_queue (path, size, due_at) values ('/p/a', 5, 0), ('/p/b', 5, 0)";
+    SqliteConnectOptions::new().filename(&path).connect().await.unwrap().execute(queue).await.unwrap();
+    assert_eq!(number(&store, queued).await, 1);
     let before = store.library_changes();
     assert_eq!(store.forget_unlisted(&[3], 9).await.unwrap(), 1);
+    assert_eq!(number(&store, queued).await, 0);
+    assert_eq!(number(&store, "select count(*) from v_hash_queue").await, 1, "of others it is");
     assert!(store.library_changes() > before);
     let (package, files) = package("/p2", &["new"]);
     store.put_package(&package, &files, 1).await.unwrap();

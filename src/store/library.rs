@@ -213,7 +213,11 @@ impl Store {
 
     /// Drops rows: their files are gone.
     pub async fn forget_library_rows(&self, ids: &[i64]) -> Result<u64, Fault> {
-        let mut tx = self.begin().await?;
+        let tx = self.begin().await?;
+        self.forget_rows(tx, ids).await
+    }
+
+    async fn forget_rows(&self, mut tx: sqlx::Transaction<'static, sqlx::Sqlite>, ids: &[i64]) -> Result<u64, Fault> {
         let done = sqlx::query("DELETE FROM library_files WHERE id IN (SELECT value FROM json_each(?))")
             .bind(json!(ids).to_string())
             .execute(&mut *tx)
@@ -223,8 +227,8 @@ impl Store {
         Ok(done.rows_affected())
     }
 
-    /// Drops the rows up to `newest` whose ids are not in `listed` (sorted). Says how many. In short transactions: what a
-    /// crash leaves undone is done by a repetition.
+    /// Drops the rows up to `newest` whose ids are not in `listed` (sorted), and hashes their files for no change that was
+    /// seen before. Says how many. In short transactions: what a crash leaves undone is done by a repetition.
     pub async fn forget_unlisted(&self, listed: &[i64], newest: i64) -> Result<u64, Fault> {
         let (mut after, mut dropped) = (0, 0);
         loop {
@@ -241,7 +245,11 @@ impl Store {
             if gone.is_empty() {
                 continue;
             }
-            dropped += self.forget_library_rows(&gone).await?;
+            let mut tx = self.begin().await?;
+            let queued = "DELETE FROM library_queue WHERE path IN \
+                          (SELECT path FROM library_files WHERE id IN (SELECT value FROM json_each(?)))";
+            sqlx::query(queued).bind(json!(gone).to_string()).execute(&mut *tx).await.map_err(db_fault)?;
+            dropped += self.forget_rows(tx, &gone).await?;
         }
     }
 }
