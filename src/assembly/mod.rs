@@ -343,6 +343,8 @@ impl Assembly {
             state.epoch += 1;
             state.dirty = true;
         }
+        // It grows again: whoever opens it gives it a mark, which one that was complete at the start has not.
+        lock(&slot.file).take();
         self.follow(file as usize);
         Ok(())
     }

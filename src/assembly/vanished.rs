@@ -171,6 +171,11 @@ impl Assembly {
         if has_times_of_its_own(&file) {
             return Ok(());
         }
+        // Not between a write and the mark that follows it: what was complete may have been taken back meanwhile.
+        let _gate = lock(&slot.gate);
+        if lock(&slot.state).epoch != epoch {
+            return Ok(());
+        }
         let meta = file.metadata().map_err(|e| io_fault("cannot look at", &slot.path.under(&self.root), &e))?;
         if !is_uncut(slot, &meta) {
             self.missed(n);
