@@ -104,8 +104,13 @@ mod tests {
         let (writer, guard) = open(&dir.path().join("log")).expect("opens");
         let subscriber = tracing_subscriber::registry().with(fmt::layer().with_ansi(false).with_writer(writer));
         tracing::subscriber::with_default(subscriber, || tracing::info!("a line for the file"));
-        drop(guard); // writes what waits
-        let text = std::fs::read_to_string(dir.path().join("log/bftv2.log")).expect("bftv2.log");
+        drop(guard); // writes what waits, in a thread for which it waits a second
+        let read = || std::fs::read_to_string(dir.path().join("log/bftv2.log")).expect("bftv2.log");
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while read().is_empty() && std::time::Instant::now() < end {
+            std::thread::yield_now();
+        }
+        let text = read();
         assert!(text.contains("a line for the file"), "{text}");
     }
 

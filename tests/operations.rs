@@ -313,15 +313,19 @@ async fn doctor_finds_a_good_node_good() {
     world.start().await;
     world.cacher.start().await;
     for node in [&world.sender, &world.receiver, &world.cacher] {
-        let (code, checks, all) = doctor(&node.config_path());
-        assert_eq!(code, 0, "{}: {all}", node.role);
+        // A node that stands still for seconds does not answer in time.
+        let good = until("it is found good", 60, async || Some(doctor(&node.config_path())).filter(|(code, ..)| *code == 0));
+        let (_, checks, all) = good.await;
         for name in
             ["config", "directories", "service", "ports", "tracker", "object store", "cdn", "origin", "database", "database log"]
         {
             assert_eq!(finding(&checks, name).0, "ok", "{} {name}: {all}", node.role);
         }
-        let full = bftv2(&["doctor", "--full", "--config", utf8(&node.config_path())]);
-        assert!(full.code == 0 && full.out.contains("integrity_check ok"), "{}{}", full.out, full.err);
+        until("all of it is found good", 60, async || {
+            let full = bftv2(&["doctor", "--full", "--config", utf8(&node.config_path())]);
+            (full.code == 0 && full.out.contains("integrity_check ok")).then_some(())
+        })
+        .await;
     }
 }
 
@@ -402,7 +406,11 @@ async fn doctor_names_what_is_broken_and_what_to_do() {
         merge(&mut config, &change);
         std::fs::write(node.config_path(), config.to_string()).expect("writes");
         std::fs::set_permissions(node.config_path(), std::fs::Permissions::from_mode(0o600)).expect("chmod");
-        let (code, checks, all) = doctor(&node.config_path());
+        let (mut code, mut checks, mut all) = doctor(&node.config_path());
+        if finding(&checks, name).0 != level {
+            // An answer may have come too late.
+            (code, checks, all) = doctor(&node.config_path());
+        }
         let (found, text, advice) = finding(&checks, name);
         assert!(
             found == level && text.contains(says) && advice.contains(todo),

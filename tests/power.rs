@@ -245,8 +245,8 @@ async fn lost_writes_of_a_receiver(kind: &'static str, apart: bool, seed: u64) {
     let mut cuts = 0;
     loop {
         if cuts > 0 {
-            // Not always after something new.
-            let wait = rng.random_range(0..2500);
+            // Not always after something new; longer when the machine is slow.
+            let wait = rng.random_range(0..2500) * (1 + cuts / 8);
             tokio::time::sleep(Duration::from_millis(wait)).await;
         }
         world.receiver.kill();
@@ -673,8 +673,8 @@ async fn a_database_that_is_held_ends_no_reception() {
     assert!(world.recv(&world.receiver, &taskfile).await.ok);
     let running = async || (world.receiver.progress(&task).await.downloaded() > MIB).then_some(());
     until("it is running", PATIENCE, running).await;
-    let mut shell =
-        sqlx::sqlite::SqliteConnectOptions::new().filename(world.receiver.database()).connect().await.expect("database");
+    let database = sqlx::sqlite::SqliteConnectOptions::new().filename(world.receiver.database());
+    let mut shell = database.busy_timeout(Duration::from_secs(PATIENCE)).connect().await.expect("database");
     shell.execute("BEGIN IMMEDIATE").await.expect("the lock");
     let met = async || world.receiver.log().contains("cannot be recorded now").then_some(());
     until("it is met", PATIENCE, met).await;

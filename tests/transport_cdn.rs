@@ -39,7 +39,8 @@ impl Drop for Running {
 fn options() -> CdnOptions {
     let retry = Policy { tries: 3, first_wait: Duration::from_millis(10), longest_wait: Duration::from_millis(50) };
     CdnOptions {
-        ranged: RangedOptions { connections: 2, segment: 2 * MIB, min_rate: KIB, period: Duration::from_millis(1500), retry },
+        // A test machine may stand still for a while.
+        ranged: RangedOptions { connections: 2, segment: 2 * MIB, min_rate: KIB, period: Duration::from_secs(30), retry },
         check_retry: retry,
         ..CdnOptions::default()
     }
@@ -119,6 +120,8 @@ enum Twist {
 struct BadServer {
     addr: SocketAddr,
     state: Arc<State>,
+    /// It is to be found out that it brings too little.
+    is_slow: bool,
     _server: Running,
 }
 
@@ -130,6 +133,7 @@ struct State {
 
 impl BadServer {
     async fn start(package: &Package, first: &[Twist], then: Twist) -> Self {
+        let is_slow = first.iter().chain([&then]).any(|t| matches!(t, Twist::Stall(_) | Twist::Drip));
         let state = Arc::new(State {
             bytes: package.read(0, 0..package.files[0].size),
             twists: Mutex::new((first.iter().cloned().collect(), then)),
@@ -143,7 +147,7 @@ impl BadServer {
                 tokio::spawn(answer(socket, Arc::clone(&serving)));
             }
         });
-        Self { addr, state, _server: Running(server) }
+        Self { addr, state, is_slow, _server: Running(server) }
     }
 
     fn turn(&self, twist: Twist) {
@@ -162,6 +166,9 @@ impl BadServer {
     async fn fetch(&self, package: &Package, sink: &Arc<FileSink>, ctx: &LegContext) -> Result<Outcome, Fault> {
         let mut options = options();
         options.ranged.connections = 1;
+        if self.is_slow {
+            options.ranged.period = Duration::from_millis(1500);
+        }
         self.transport(options).fetch(package.fetch_job(package.spans(), sink, ctx)).await
     }
 }
@@ -307,13 +314,14 @@ async fn cuts_that_bring_nothing_end_the_run() {
 
 #[tokio::test]
 async fn a_stall_is_noticed() {
-    let server = heals(&[Twist::Stall(200 * KIB)]).await;
-    assert_eq!(server.asked(), [0..MIB + 5, 200 * KIB..MIB + 5]);
+    // Where this machine stands still for longer than that, too, it is asked once more.
+    let asked = heals(&[Twist::Stall(200 * KIB)]).await.asked();
+    assert!(asked.len() >= 2 && asked[..2] == [0..MIB + 5, 200 * KIB..MIB + 5], "{asked:?}");
 }
 
 #[tokio::test]
 async fn one_byte_at_a_time_is_too_slow() {
-    assert_eq!(heals(&[Twist::Drip]).await.asked().len(), 2);
+    assert!(heals(&[Twist::Drip]).await.asked().len() >= 2);
     let (result, ..) = run(MIB, &[], Twist::Drip).await;
     let fault = result.unwrap_err();
     assert_eq!(fault.class, FaultClass::Transient);

@@ -30,7 +30,8 @@ fn options() -> ObsOptions {
         retry: Policy { tries: 5, first_wait: Duration::from_millis(5), longest_wait: Duration::from_millis(50) },
         ranged: RangedOptions {
             segment: MIB,
-            period: Duration::from_secs(5),
+            // A test machine may stand still for a while.
+            period: Duration::from_secs(60),
             retry: Policy { tries: 5, first_wait: Duration::from_millis(5), longest_wait: Duration::from_millis(50) },
             ..RangedOptions::default()
         },

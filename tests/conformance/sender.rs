@@ -12,8 +12,8 @@ use serde_json::json;
 use std::path::Path;
 
 const CHANGJIANG: &str = "changjiang_FTR-1_F_EN-XX_20_2K_20210315_OV";
-/// Four seconds for each MiB: longer than the second between two looks at the figures.
-const SLOW: &str = "256K";
+/// Ten seconds for each MiB: longer than a busy machine stands still, and than the second between two looks at the figures.
+const SLOW: &str = "100K";
 /// Nearly a minute for each MiB.
 const HELD: &str = "20K";
 

@@ -52,7 +52,11 @@ impl Disk {
         let torn = (0..10).take_while(|_| !self.copy_to(&copy)).count();
         assert!(torn < 10, "no copy of the image can be mounted");
         // A program that another test starts has what is open here, until it is loaded.
-        assert!((0..100).any(|_| run("umount", &[self.at.as_os_str()])), "{} is in use", self.at.display());
+        let done = (0..1000).any(|n| {
+            std::thread::sleep(std::time::Duration::from_millis(n));
+            run("umount", &[self.at.as_os_str()])
+        });
+        assert!(done, "{} is in use", self.at.display());
         fs::remove_file(&self.image).expect("the old image");
         self.image = copy;
         assert!(self.mount(), "the copy cannot be mounted");

@@ -102,7 +102,11 @@ impl Points {
         // Who was killed takes a moment to end, and answers nobody.
         let lives = async || if node.is_dead() { Some(false) } else { node.get("heartbeat").await.map(|_| true) };
         if until("it lives or is dead", PATIENCE, lives).await {
-            return false;
+            // Who has read the point before it was taken away kills a moment later.
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            if !node.is_dead() {
+                return false;
+            }
         }
         node.kill();
         self.cut();

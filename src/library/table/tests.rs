@@ -133,7 +133,7 @@ async fn the_file_follows_the_rows_and_rests_when_they_rest() {
     assert_eq!(stamp_of(&f.path()).unwrap(), before);
     assert_eq!(f.events().await, [""; 0]);
     // The pause: an export that was just made is not followed by the next.
-    f.keeper.next_at = Some(Instant::now() + PAUSE);
+    f.keeper.next_at = Some(Instant::now() + 1000 * PAUSE);
     f.hashed(&["c"]).await;
     f.keeper.look(&f.table).await;
     assert_eq!(stamp_of(&f.path()).unwrap(), before);
