@@ -204,9 +204,15 @@ async fn who_cannot_fetch_a_file_waits_for_another_who_brings_it() {
     document["obs"]["url"] = json!("");
     let poor = world.dir.path().join(task_name("film"));
     std::fs::write(&poor, document.to_string()).expect("write");
+    // The other one brings the file later than this one notices that it cannot.
+    let late = Link::slow(world.web, 30 << 10);
+    let mut document = read_json(&files[1]);
+    document["cdn"]["url"] = json!(format!("http://{}/dcp/{SUBDIR}/dcps/film-v2", late.addr));
+    let rich = world.dir.path().join(task_name("film-v2"));
+    std::fs::write(&rich, document.to_string()).expect("write");
     // Until the other one is there, nobody tells it that the file is missing.
     line.set(Line::Silent);
-    for file in [&poor, &files[1]] {
+    for file in [&poor, &rich] {
         assert!(world.recv(&world.receiver, file).await.ok);
     }
     let both = "select count(*) from v_tasks where state = 'downloading'";
@@ -215,6 +221,7 @@ async fn who_cannot_fetch_a_file_waits_for_another_who_brings_it() {
     let waits =
         async || world.receiver.events(&task_name("film")).await.contains("brings the same, it will be copied").then_some(());
     until("it waits for the other one", PATIENCE, waits).await;
+    late.set(Line::Good);
     fast(&mut world.receiver).await;
     for (name, package) in ["film-v2", "film"].iter().zip([&packages[1], &packages[0]]) {
         world.receiver.downloaded(&task_name(name)).await;
