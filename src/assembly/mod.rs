@@ -331,6 +331,8 @@ impl Assembly {
         }
         self.store.record_files(self.task, &[FileProgress { have, times: slot.growing(), ..forgotten(file) }]).await?;
         {
+            // Whoever looks at the file meanwhile looks at one state of it.
+            let _gate = lock(&slot.gate);
             let mut state = lock(&slot.state);
             for r in ranges {
                 state.have.remove(r.clone());
@@ -342,9 +344,10 @@ impl Assembly {
             state.copying = false;
             state.epoch += 1;
             state.dirty = true;
+            drop(state);
+            // It grows again: whoever opens it gives it a mark, which one that was complete at the start has not.
+            lock(&slot.file).take();
         }
-        // It grows again: whoever opens it gives it a mark, which one that was complete at the start has not.
-        lock(&slot.file).take();
         self.follow(file as usize);
         Ok(())
     }

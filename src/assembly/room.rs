@@ -10,8 +10,8 @@ use std::os::unix::fs::MetadataExt as _;
 pub struct Room {
     /// Bytes that other receptions at work still have to write: room that is promised.
     pub promised: u64,
-    /// Bytes that other receptions at work occupy. They come back when those fail or are cancelled, and on a cacher when
-    /// their seed time ends.
+    /// Bytes that other receptions at work occupy. They come back when those are cancelled, and on a cacher when their seed
+    /// time ends.
     pub returning: u64,
     /// The task may wait until there is room. One that is at work already cannot.
     pub waits: bool,

@@ -1,13 +1,13 @@
 //! Files that appear whole or not at all.
 
-use super::remove;
+use super::{remove, sync_dir};
 use crate::error::{Fault, io_fault};
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io::{self, BufReader, BufWriter, Read, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// A file under another name, until it is whole and takes the place of the old one. It is removed when it does not come
@@ -27,7 +27,7 @@ impl Draft {
             return Err(Fault::local(format!("{} is no file name", path.display())));
         };
         std::fs::create_dir_all(dir).map_err(refused)?;
-        let part = dir.join(part_of(name));
+        let part = dir.join(format!(".{}.part", name.to_string_lossy()));
         remove(&part)?;
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part).map_err(refused)?;
         let draft = Self { path: path.to_owned(), dir: dir.to_owned(), part, file: BufWriter::new(file) };
@@ -63,37 +63,46 @@ impl Draft {
     /// Syncs and takes the place of a file that is `ours`, or of none. What somebody else puts there stays, at whatever moment
     /// it comes, and the draft goes: `false`.
     pub fn put_in_place_of(mut self, ours: impl Fn(&Path) -> bool) -> Result<bool, Fault> {
+        let ours = |at: &Path| !is_dir(at) && ours(at);
         self.file.flush().and_then(|()| self.file.get_ref().sync_all()).map_err(|e| self.refused(&e))?;
         if self.path.symlink_metadata().is_ok() && !ours(&self.path) {
             return Ok(false);
         }
-        match rename(&self.part, &self.path, RenameFlags::NOREPLACE) {
-            Ok(()) => self.part.clear(),
-            Err(Errno::EXIST) if self.take_the_place_of(ours)? => {}
-            Err(Errno::EXIST) => return Ok(false),
-            Err(e) => return Err(self.refused(&e.into())),
+        // Again when what was there is taken away in this moment.
+        for _ in 0..10 {
+            match rename(&self.part, &self.path, RenameFlags::NOREPLACE) {
+                Ok(()) => self.part.clear(),
+                Err(Errno::EXIST) => match self.take_the_place_of(ours)? {
+                    None => continue,
+                    Some(true) => {}
+                    Some(false) => return Ok(false),
+                },
+                Err(e) => return Err(self.refused(&e.into())),
+            }
+            File::open(&self.dir).and_then(|d| d.sync_all()).map_err(|e| self.refused(&e))?;
+            return Ok(true);
         }
-        File::open(&self.dir).and_then(|d| d.sync_all()).map_err(|e| self.refused(&e))?;
-        Ok(true)
+        Ok(false)
     }
 
-    /// Looks at what was there after it was exchanged: before that it may become another.
-    fn take_the_place_of(&mut self, ours: impl Fn(&Path) -> bool) -> Result<bool, Fault> {
+    /// Looks at what was there after it was exchanged: before that it may become another. `None`: nothing is there.
+    fn take_the_place_of(&mut self, ours: impl Fn(&Path) -> bool) -> Result<Option<bool>, Fault> {
+        let id = |m: Metadata| (m.dev(), m.ino());
+        let mine = self.file.get_ref().metadata().map(id).map_err(|e| self.refused(&e))?;
         let exchange = |draft: &Self| rename(&draft.part, &draft.path, RenameFlags::EXCHANGE);
         match exchange(self) {
-            Ok(()) if ours(&self.part) => return Ok(true),
+            Ok(()) if ours(&self.part) => return Ok(Some(true)),
             Ok(()) => {}
-            // Taken away in this moment, by whoever wants nothing to be there.
-            Err(Errno::NOENT) => return Ok(false),
+            Err(Errno::NOENT) => return Ok(None),
             Err(e) => return Err(self.refused(&e.into())),
         }
         let back = exchange(self).is_ok();
         // Else it is somebody's who was later than the first.
-        if !(back && ours(&self.part)) {
+        if !(back && self.part.symlink_metadata().is_ok_and(|m| id(m) == mine)) {
             let theirs = std::mem::take(&mut self.part);
             std::fs::rename(&theirs, &self.path).map_err(|e| self.refused(&e))?;
         }
-        Ok(false)
+        Ok(Some(false))
     }
 
     fn refused(&self, e: &io::Error) -> Fault {
@@ -101,11 +110,11 @@ impl Draft {
     }
 }
 
-fn part_of(name: &OsStr) -> String {
-    format!(".{}.part", name.to_string_lossy())
+fn is_dir(at: &Path) -> bool {
+    at.symlink_metadata().is_ok_and(|m| m.is_dir())
 }
 
-/// Without the flags where the file system does not know them.
+/// Without the flags where the file system does not know them: there what comes in the last moment is lost.
 fn rename(from: &Path, to: &Path, flags: RenameFlags) -> Result<(), Errno> {
     match rustix::fs::renameat_with(CWD, from, CWD, to, flags) {
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => rustix::fs::rename(from, to),
@@ -113,28 +122,41 @@ fn rename(from: &Path, to: &Path, flags: RenameFlags) -> Result<(), Errno> {
     }
 }
 
+/// The name of what [`remove_ours`] took out of the way, for [`put_back`].
+const TAKEN: &str = ".taken";
+
 /// Removes a file that is `ours`. What somebody else puts there stays, at whatever moment it comes: `false`. Blocks.
 pub fn remove_ours(path: &Path, ours: impl Fn(&Path) -> bool) -> Result<bool, Fault> {
+    let ours = |at: &Path| !is_dir(at) && ours(at);
     let Some(name) = path.file_name() else { return Ok(true) };
     if path.symlink_metadata().is_ok() && !ours(path) {
         return Ok(false);
     }
-    let part = path.with_file_name(part_of(name));
+    let taken = path.with_file_name(format!(".{}{TAKEN}", name.to_string_lossy()));
     // Out of the way first: what is looked at where it lies may be another when it is removed.
-    match std::fs::rename(path, &part) {
+    match std::fs::rename(path, &taken) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
         done => done.map_err(|e| io_fault("cannot remove", path, &e))?,
     }
-    if ours(&part) {
-        remove(&part)?;
-        return Ok(true);
+    let is_ours = ours(&taken);
+    if is_ours {
+        remove(&taken)?;
+    } else {
+        put_back(&taken)?;
     }
-    match rename(&part, path, RenameFlags::NOREPLACE) {
-        // A still newer one.
-        Err(Errno::EXIST) => remove(&part)?,
-        done => done.map_err(|e| io_fault("cannot put back", path, &e.into()))?,
+    sync_dir(path)?; // a task file would be received again after a power cut
+    Ok(is_ours)
+}
+
+/// Gives a file its name again that was taken out of the way, also by a process that was killed then. Anything else stays
+/// as it is, and so does a newer one of its name. Blocks.
+pub fn put_back(taken: &Path) -> Result<(), Fault> {
+    let name = taken.file_name().and_then(OsStr::to_str);
+    let Some(name) = name.and_then(|n| n.strip_prefix('.')?.strip_suffix(TAKEN)) else { return Ok(()) };
+    match rename(taken, &taken.with_file_name(name), RenameFlags::NOREPLACE) {
+        Err(Errno::EXIST) => remove(taken),
+        done => done.map_err(|e| io_fault("cannot put back", taken, &e.into())),
     }
-    Ok(false)
 }
 
 impl Drop for Draft {
@@ -264,6 +286,29 @@ mod tests {
         put("theirs");
         assert!(!remove_ours(&path, is_ours).unwrap());
         assert_eq!(there(&path), ("theirs".into(), 1));
+
+        // A directory is nobody's task file, whatever is said of it.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(!Draft::begin(&path, 0o600).unwrap().put_in_place_of(|_| true).unwrap());
+        assert!(!remove_ours(&path, |_| true).unwrap());
+        assert!(path.is_dir() && entries(dir.path()).len() == 1);
+    }
+
+    #[test]
+    fn what_was_taken_out_of_the_way_when_the_process_was_killed_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let [path, taken] = ["film.task.json", ".film.task.json.taken"].map(|n| dir.path().join(n));
+        std::fs::write(&taken, "theirs").unwrap();
+        put_back(&taken).unwrap();
+        assert_eq!(there(&path), ("theirs".into(), 1));
+        // A newer one stays.
+        std::fs::write(&taken, "older").unwrap();
+        put_back(&taken).unwrap();
+        assert_eq!(there(&path), ("theirs".into(), 1));
+        std::fs::write(dir.path().join("notes.taken"), "").unwrap();
+        put_back(&dir.path().join("notes.taken")).unwrap();
+        assert!(dir.path().join("notes.taken").exists());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Views that somebody removed or edited are written again (protocol section 4).
 
 use super::area::Guard;
-use super::{Queued, RECEIVER, SENDER, TaskDirs, queued, remove_for_good};
+use super::{Queued, RECEIVER, SENDER, TaskDirs, holds, queued, remove_for_good};
 use crate::clock::{ctime_ns, mtime_ns};
 use crate::error::Fault;
 use crate::model::task::{Role, TaskState};
@@ -10,6 +10,10 @@ use crate::store::tasks::TaskRow;
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::Duration;
+
+/// What is no task file is written by nobody any more when it was not changed for so long.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// How a view looked when it was found good: its task's revision, then size, inode and times; `None`: it is not there.
 type Look = (i64, Option<(u64, u64, i64, i64)>);
@@ -47,8 +51,11 @@ impl Mending {
                 .await
                 .map_err(|e| Fault::local(format!("looking at the task directories: {e}")))?;
             match mended {
-                Ok(true) => tracing::warn!(view = %path.display(), "a view was removed or changed: it is as its task is again"),
-                Ok(false) => {
+                Ok(Mended::Now) => {
+                    tracing::warn!(view = %path.display(), "a view was removed or changed: it is as its task is again")
+                }
+                Ok(Mended::Later) => {}
+                Ok(Mended::Good) => {
                     self.good.insert(task.id, seen);
                 }
                 Err(fault) => tracing::warn!(%fault, "cannot mend a view; trying again"),
@@ -63,17 +70,31 @@ fn look(task: &TaskRow, path: &Path) -> Look {
     (task.revision, meta.map(|m| (m.len(), m.ino(), mtime_ns(&m), ctime_ns(&m))))
 }
 
-/// Says whether something was wrong. Where a view was moved to by hand it goes, save from the receiver's queue: a file there
+/// What was found.
+enum Mended {
+    Good,
+    /// Something was wrong.
+    Now,
+    /// It is to be looked at again, whether it looks new or not.
+    Later,
+}
+
+/// Where a view was moved to by hand it goes, save from the receiver's queue: a file there
 /// is an intake.
-fn mend(dirs: &TaskDirs, area: &Guard, row: &TaskRow, document: &str) -> Result<bool, Fault> {
+fn mend(dirs: &TaskDirs, area: &Guard, row: &TaskRow, document: &str) -> Result<Mended, Fault> {
     let here = dirs.path(row.role, row.state, &row.name);
-    if std::fs::read(&here).is_ok_and(|old| old == document.as_bytes()) {
-        return Ok(false);
+    if holds(&here, document.as_bytes()) {
+        return Ok(Mended::Good);
     }
     if row.role == Role::Recv && row.state == TaskState::Queues {
-        // Another task that somebody put into the queue under this name: the intake tells them.
-        if !dirs.put_into_queue(area, &here, document, |at| queued(at, document) != Queued::Another)? {
-            return Ok(false);
+        // Another task that somebody put into the queue under this name: the intake tells them. It may be on its way still.
+        let ours = |at: &Path| match queued(at, document) {
+            Queued::Another => false,
+            Queued::Broken => is_quiet(at),
+            Queued::Ours | Queued::Nothing => true,
+        };
+        if !dirs.put_into_queue(area, &here, document, ours)? {
+            return Ok(if queued(&here, document) == Queued::Broken { Mended::Later } else { Mended::Good });
         }
     } else {
         dirs.put(area, &here, document.as_bytes())?;
@@ -85,5 +106,12 @@ fn mend(dirs: &TaskDirs, area: &Guard, row: &TaskRow, document: &str) -> Result<
             remove_for_good(&other)?;
         }
     }
-    Ok(true)
+    Ok(Mended::Now)
+}
+
+/// Nobody has written into it for a while.
+fn is_quiet(at: &Path) -> bool {
+    let changed = at.symlink_metadata().and_then(|m| m.modified());
+    // A time to come says nothing.
+    changed.is_ok_and(|t| t.elapsed().map_or(true, |since| since > QUIET))
 }

@@ -153,11 +153,7 @@ impl TaskDirs {
         for dir in states {
             let other = self.root(task.role).join(dir).join(task.name.as_str());
             if other == queue && other != here {
-                let there = other.symlink_metadata().is_ok();
                 intake = !draft::remove_ours(&other, ours)?;
-                if there && !intake {
-                    sync_dir(&other)?; // else it would be received again after a power cut
-                }
             } else if other != here {
                 remove_for_good(&other)?;
             }
@@ -237,13 +233,16 @@ impl TaskDirs {
     }
 }
 
-/// Removes what views leave that were being written when the process was killed. They may hold keys.
+/// Removes what views leave that were being written when the process was killed: they may hold keys. What was out of the way
+/// for a moment is put back.
 fn sweep_drafts(dir: &Path) -> Result<(), Fault> {
     for entry in std::fs::read_dir(dir).map_err(|e| io_fault("cannot read", dir, &e))?.flatten() {
         let is_draft = |n: &str| n.starts_with('.') && (n.ends_with(".json.part") || n.ends_with("err.part"));
         let is_draft = entry.file_name().to_str().is_some_and(is_draft);
-        if is_draft && entry.file_type().is_ok_and(|t| t.is_file()) {
-            remove(&entry.path())?;
+        match entry.file_type().is_ok_and(|t| t.is_file()) {
+            true if is_draft => remove(&entry.path())?,
+            true => draft::put_back(&entry.path())?,
+            false => {}
         }
     }
     Ok(())
@@ -291,7 +290,7 @@ fn append(path: &Path, text: &[u8]) -> Result<(), Fault> {
 
 /// Writes a file whole or not at all, readable by us only: task files may hold keys.
 pub fn write_file(path: &Path, data: &[u8]) -> Result<(), Fault> {
-    if std::fs::read(path).is_ok_and(|old| old == data) {
+    if holds(path, data) {
         return Ok(());
     }
     let mut draft = Draft::begin(path, 0o600)?;

@@ -226,10 +226,6 @@ impl Conductor {
         let config = node.config.current();
         self.tell_of_broken().await;
         self.release_dead(&tasks).await;
-        // What they had staged goes before anybody is told that there is no room.
-        if self.swept.is_none() {
-            self.sweep_staging().await;
-        }
         let cacher = config.servertype == NodeType::Cacher;
         let mut snaps = Vec::with_capacity(tasks.len());
         for t in &tasks {
@@ -318,11 +314,15 @@ impl Conductor {
         if let Some(old) = self.assemblies.remove(&task) {
             old.close().await?;
         }
-        if row.role == Role::Recv
-            && !assembly::already_renamed(&row)
-            && !self.lies_in_place(&row).await?
-            && let Err(fault) = self.open_assembly(&row).await
-        {
+        if row.role == Role::Recv && !assembly::already_renamed(&row) && !self.lies_in_place(&row).await? {
+            let mut opened = self.open_assembly(&row).await;
+            if opened.as_ref().is_err_and(|f| !f.is_transient()) {
+                // What tasks that are over left goes before anybody is told that there is no room.
+                self.swept = None;
+                self.sweep_staging().await;
+                opened = self.open_assembly(&row).await;
+            }
+            let Err(fault) = opened else { return self.move_task(task, TaskState::Queues, to, "").await };
             if fault.is_transient() {
                 return self.wait_for_room(&row, fault).await;
             }

@@ -3,7 +3,7 @@
 use super::conductor::{Conductor, Report};
 use super::legs::Purpose;
 use super::repair;
-use crate::error::Fault;
+use crate::error::{Fault, FaultClass};
 use crate::model::span::Method;
 use crate::model::task::{LegState, TaskState};
 use crate::store::events::Level;
@@ -77,19 +77,7 @@ impl Conductor {
             return Ok(());
         }
         let fault = match outcome {
-            // More was given to this leg than it knew of when it started.
-            Ok(Outcome::Done) if leg.purpose == Purpose::Fetch && !self.has_all(task, method).await? => {
-                return store.set_leg(task, method, LegState::Waiting, "", 0, None).await;
-            }
-            Ok(Outcome::Done) => {
-                tracing::info!(task = name, %method, "leg done");
-                store.set_leg(task, method, LegState::Done, "", 0, None).await?;
-                // What was handed to it since the look above, while it still counted as running.
-                if leg.purpose == Purpose::Fetch && !self.has_all(task, method).await? {
-                    store.set_leg(task, method, LegState::Waiting, "", 0, None).await?;
-                }
-                return Ok(());
-            }
+            Ok(Outcome::Done) => return self.leg_done(task, method, leg.purpose, &name).await,
             Ok(Outcome::Stopped) => {
                 let why = self.away.as_deref().unwrap_or_default();
                 return store.set_leg(task, method, LegState::Waiting, why, 0, None).await;
@@ -124,6 +112,10 @@ impl Conductor {
                 tracing::warn!(%fault, task = name, "cannot sync what a leg has brought");
             }
             let unfinished = self.unfinished(task, method).await?;
+            // What it had left came in other ways meanwhile.
+            if unfinished.is_empty() && fault.class != FaultClass::Local {
+                return self.leg_done(task, method, leg.purpose, &name).await;
+            }
             let verdict = repair::after_fault(&self.node, &leg.plan, method, &unfinished, &fault, tries, moved).await?;
             self.follow_spans(task).await?;
             verdict
@@ -132,7 +124,7 @@ impl Conductor {
             self.after_publish_fault(method, &fault, tries, served)
         };
         match verdict {
-            repair::Verdict::Retry { at: None, .. } => store.set_leg(task, method, LegState::Waiting, "", 0, None).await,
+            repair::Verdict::Retry { at: None, tries } => store.set_leg(task, method, LegState::Waiting, "", tries, None).await,
             repair::Verdict::Retry { at, tries } => {
                 let line = format!("{} try {tries}: {error}", self.node.clock.now().format("%Y-%m-%d %H:%M:%S"));
                 if let Err(fault) = crate::views::note_error(&store, &self.node.dirs, task, &line).await {
@@ -146,6 +138,21 @@ impl Conductor {
                 repair::fail_leg(&self.node, task, method, &error).await
             }
         }
+    }
+
+    async fn leg_done(&self, task: i64, method: Method, purpose: Purpose, name: &str) -> Result<(), Fault> {
+        let store = &self.node.store;
+        // More was given to this leg than it knew of when it started.
+        if purpose == Purpose::Fetch && !self.has_all(task, method).await? {
+            return store.set_leg(task, method, LegState::Waiting, "", 0, None).await;
+        }
+        tracing::info!(task = name, %method, "leg done");
+        store.set_leg(task, method, LegState::Done, "", 0, None).await?;
+        // What was handed to it since the look above, while it still counted as running.
+        if purpose == Purpose::Fetch && !self.has_all(task, method).await? {
+            store.set_leg(task, method, LegState::Waiting, "", 0, None).await?;
+        }
+        Ok(())
     }
 
     /// A publishing leg has nobody to hand over to: try again, or fail.

@@ -88,3 +88,69 @@ async fn a_clock_that_is_set_in_the_middle_of_a_tick_ends_no_seed() {
     let until = f.node.store.task(task).await.unwrap().unwrap().seed_until.unwrap();
     assert!(until > f.node.clock.now_ms(), "its end was not moved");
 }
+
+/// What a leg had left was copied while it failed for the last time: it is done, and ends no task.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leg_that_fails_with_nothing_left_to_bring_is_done() {
+    let f = Fixture::start().await;
+    let files = [given("a.mxf", Method::Cdn), given("b.mxf", Method::Bt)];
+    let task = f.receive(&files, false).await.id;
+    let last_try = crate::work::fixture::RETRIES - 1;
+    for (there, legs) in [(true, "bt waiting 500, cdn done 500"), (false, "bt waiting 500, cdn failed 500")] {
+        let mut c = with_leg(&f, task, Method::Cdn).await;
+        f.node.store.set_leg(task, Method::Cdn, LegState::Running, "", last_try, None).await.unwrap();
+        if there {
+            put(&c, task, 0, &files[0].bytes).await;
+        } else {
+            c.assemblies[&task].reset(0, std::slice::from_ref(&(0..500))).await.unwrap();
+        }
+        c.leg_ended(task, Method::Cdn, Err(Fault::transient("no connection"))).await.unwrap();
+        assert_eq!(f.legs(task).await, legs);
+    }
+}
+
+/// Other things lie under the name of a task that is queued.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lies_in_the_place_of_a_queued_view_is_not_lost_and_stops_nobody() {
+    let f = Fixture::start().await;
+    let (store, dirs) = (&f.node.store, &f.node.dirs);
+    let task = store.accept_task(&f.new_task(&[given("a.mxf", Method::Cdn)], false), NOW).await.unwrap();
+    let row = store.task(task).await.unwrap().unwrap();
+    f.node.export(&row).await.unwrap();
+    let queue = dirs.path(Role::Recv, TaskState::Queues, &row.name);
+    let view = std::fs::read(&queue).unwrap();
+    let beside = || std::fs::read_dir(queue.parent().unwrap()).unwrap().count();
+    let mut mending = crate::views::Mending::default();
+
+    // Half a task file, which is being written.
+    std::fs::write(&queue, &view[..40]).unwrap();
+    for _ in 0..2 {
+        mending.round(store, dirs).await.unwrap();
+        assert_eq!(std::fs::read(&queue).unwrap(), view[..40]);
+    }
+    // And by nobody any more.
+    let quiet = std::time::SystemTime::now() - std::time::Duration::from_secs(11);
+    std::fs::File::options().write(true).open(&queue).and_then(|f| f.set_modified(quiet)).unwrap();
+    mending.round(store, dirs).await.unwrap();
+    assert_eq!(std::fs::read(&queue).unwrap(), view);
+
+    // Who reads this waits for ever.
+    std::fs::remove_file(&queue).unwrap();
+    let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR);
+    rustix::fs::mknodat(rustix::fs::CWD, &queue, kind, mode, 0).unwrap();
+    let round = tokio::time::timeout(std::time::Duration::from_secs(60), mending.round(store, dirs)).await;
+    round.expect("it reads no pipe").unwrap();
+    std::fs::remove_file(&queue).unwrap();
+
+    // Somebody's directory stays, and the task goes on.
+    std::fs::create_dir(&queue).unwrap();
+    for _ in 0..2 {
+        mending.round(store, dirs).await.unwrap();
+        assert!(queue.is_dir() && beside() == 1);
+    }
+    store.move_task(task, TaskState::Queues, TaskState::Downloading, "", NOW).await.unwrap();
+    let row = store.task(task).await.unwrap().unwrap();
+    f.node.export(&row).await.unwrap();
+    assert!(queue.is_dir() && beside() == 1);
+    assert!(dirs.path(Role::Recv, TaskState::Downloading, &row.name).is_file());
+}
