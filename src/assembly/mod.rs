@@ -387,11 +387,12 @@ impl Assembly {
 
     fn open_file(&self, n: u32) -> Result<Arc<File>, Fault> {
         let slot = self.slot(n)?;
-        let settled = lock(&slot.state).stamp.is_some();
         let mut file = lock(&slot.file);
         if let Some(f) = &*file {
             return Ok(Arc::clone(f));
         }
+        // Asked while nobody takes the file away to have it opened anew.
+        let settled = lock(&slot.state).stamp.is_some();
         let known = *lock(&slot.identity);
         if known.is_none() {
             self.guard.check()?;

@@ -129,10 +129,13 @@ const TAKEN: &str = ".taken";
 pub fn remove_ours(path: &Path, ours: impl Fn(&Path) -> bool) -> Result<bool, Fault> {
     let ours = |at: &Path| !is_dir(at) && ours(at);
     let Some(name) = path.file_name() else { return Ok(true) };
+    let taken = path.with_file_name(format!(".{}{TAKEN}", name.to_string_lossy()));
+    if taken.symlink_metadata().is_ok() {
+        put_back(&taken)?; // of a time when that failed
+    }
     if path.symlink_metadata().is_ok() && !ours(path) {
         return Ok(false);
     }
-    let taken = path.with_file_name(format!(".{}{TAKEN}", name.to_string_lossy()));
     // Out of the way first: what is looked at where it lies may be another when it is removed.
     match std::fs::rename(path, &taken) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
@@ -153,7 +156,11 @@ pub fn remove_ours(path: &Path, ours: impl Fn(&Path) -> bool) -> Result<bool, Fa
 pub fn put_back(taken: &Path) -> Result<(), Fault> {
     let name = taken.file_name().and_then(OsStr::to_str);
     let Some(name) = name.and_then(|n| n.strip_prefix('.')?.strip_suffix(TAKEN)) else { return Ok(()) };
-    match rename(taken, &taken.with_file_name(name), RenameFlags::NOREPLACE) {
+    let back = taken.with_file_name(name);
+    if back.symlink_metadata().is_ok() {
+        return remove(taken); // not every file system knows the flag
+    }
+    match rename(taken, &back, RenameFlags::NOREPLACE) {
         Err(Errno::EXIST) => remove(taken),
         done => done.map_err(|e| io_fault("cannot put back", taken, &e.into())),
     }

@@ -8,20 +8,20 @@ use crate::model::task::{Role, TaskState};
 use crate::store::Store;
 use crate::store::tasks::TaskRow;
 use std::collections::HashMap;
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::Duration;
-
-/// What is no task file is written by nobody any more when it was not changed for so long.
-const QUIET: Duration = Duration::from_secs(10);
 
 /// How a view looked when it was found good: its task's revision, then size, inode and times; `None`: it is not there.
-type Look = (i64, Option<(u64, u64, i64, i64)>);
+type Look = (i64, Option<FileLook>);
+type FileLook = (u64, u64, i64, i64);
 
 /// Looks after the views of tasks that are not over. What lies in a `history` is for people to keep or to clear away.
 #[derive(Default)]
 pub struct Mending {
     good: HashMap<i64, Look>,
+    /// Files in the queue that are none of ours and no task files.
+    broken: HashMap<i64, Look>,
 }
 
 impl Mending {
@@ -33,6 +33,7 @@ impl Mending {
         let area = dirs.guard(store).await?;
         let live = store.live_tasks().await?;
         self.good.retain(|id, _| live.iter().any(|t| t.id == *id));
+        self.broken.retain(|id, _| live.iter().any(|t| t.id == *id));
         // One that is behind is exported by the conductor.
         for task in live.into_iter().filter(|t| t.exported >= t.revision) {
             let path = dirs.path(task.role, task.state, &task.name);
@@ -46,15 +47,19 @@ impl Mending {
             let document = store.task_document(row.id).await?;
             // Before it is read: what is changed after that looks different at the next round.
             let seen = look(&row, &path);
+            let before = self.broken.remove(&task.id);
+            let still = before.filter(|look| *look == seen).and_then(|(_, file)| file);
             let (dirs, area) = (dirs.clone(), area.clone());
-            let mended = tokio::task::spawn_blocking(move || mend(&dirs, &area, &row, &document))
+            let mended = tokio::task::spawn_blocking(move || mend(&dirs, &area, &row, &document, still))
                 .await
                 .map_err(|e| Fault::local(format!("looking at the task directories: {e}")))?;
             match mended {
                 Ok(Mended::Now) => {
                     tracing::warn!(view = %path.display(), "a view was removed or changed: it is as its task is again")
                 }
-                Ok(Mended::Later) => {}
+                Ok(Mended::Later) => {
+                    self.broken.insert(task.id, seen);
+                }
                 Ok(Mended::Good) => {
                     self.good.insert(task.id, seen);
                 }
@@ -79,18 +84,24 @@ enum Mended {
     Later,
 }
 
-/// Where a view was moved to by hand it goes, save from the receiver's queue: a file there
-/// is an intake.
-fn mend(dirs: &TaskDirs, area: &Guard, row: &TaskRow, document: &str) -> Result<Mended, Fault> {
+/// Where a view was moved to by hand it goes, save from the receiver's queue: a file there is an intake. `still`: a file in the
+/// queue that looks as it did at the round before.
+fn mend(dirs: &TaskDirs, area: &Guard, row: &TaskRow, document: &str, still: Option<FileLook>) -> Result<Mended, Fault> {
     let here = dirs.path(row.role, row.state, &row.name);
     if holds(&here, document.as_bytes()) {
         return Ok(Mended::Good);
     }
     if row.role == Role::Recv && row.state == TaskState::Queues {
-        // Another task that somebody put into the queue under this name: the intake tells them. It may be on its way still.
+        // Another task that somebody put into the queue under this name: the intake tells them. What is no task file may
+        // be one on its way, until it is as it was at the round before.
+        let is_still = |at: &Path| {
+            // Its ctime changes when it is exchanged.
+            let as_it_was = |m: &Metadata| still.is_some_and(|s| (s.0, s.1, s.2) == (m.len(), m.ino(), mtime_ns(m)));
+            at.symlink_metadata().is_ok_and(|m| as_it_was(&m))
+        };
         let ours = |at: &Path| match queued(at, document) {
             Queued::Another => false,
-            Queued::Broken => is_quiet(at),
+            Queued::Broken => is_still(at),
             Queued::Ours | Queued::Nothing => true,
         };
         if !dirs.put_into_queue(area, &here, document, ours)? {
@@ -107,11 +118,4 @@ fn mend(dirs: &TaskDirs, area: &Guard, row: &TaskRow, document: &str) -> Result<
         }
     }
     Ok(Mended::Now)
-}
-
-/// Nobody has written into it for a while.
-fn is_quiet(at: &Path) -> bool {
-    let changed = at.symlink_metadata().and_then(|m| m.modified());
-    // A time to come says nothing.
-    changed.is_ok_and(|t| t.elapsed().map_or(true, |since| since > QUIET))
 }

@@ -94,6 +94,10 @@ impl TaskDirs {
         if holds(path, document.as_bytes()) {
             return Ok(true);
         }
+        // Also looked at when it is exchanged. Now, so that nothing is written for what stays.
+        if path.symlink_metadata().is_ok_and(|m| m.is_dir() || !ours(path)) {
+            return Ok(false);
+        }
         let mut draft = Draft::begin(path, 0o600)?;
         draft.write(document.as_bytes())?;
         draft.put_in_place_of(ours)
@@ -125,12 +129,16 @@ impl TaskDirs {
     }
 
     pub fn create(&self, roles: &[Role]) -> Result<(), Fault> {
+        // What is being shown at this moment leaves nothing to be swept.
+        let quiet = self.one.try_lock();
         for role in roles {
             let dirs: &[&str] = if *role == Role::Send { &SENDER } else { &RECEIVER };
             for dir in dirs.iter().chain(&["tmp"]) {
                 let path = self.root(*role).join(dir);
                 std::fs::create_dir_all(&path).map_err(|e| io_fault("cannot make the task directory", &path, &e))?;
-                sweep_drafts(&path)?;
+                if quiet.is_ok() {
+                    sweep_drafts(&path)?;
+                }
             }
         }
         Ok(())
@@ -239,10 +247,15 @@ fn sweep_drafts(dir: &Path) -> Result<(), Fault> {
     for entry in std::fs::read_dir(dir).map_err(|e| io_fault("cannot read", dir, &e))?.flatten() {
         let is_draft = |n: &str| n.starts_with('.') && (n.ends_with(".json.part") || n.ends_with("err.part"));
         let is_draft = entry.file_name().to_str().is_some_and(is_draft);
-        match entry.file_type().is_ok_and(|t| t.is_file()) {
-            true if is_draft => remove(&entry.path())?,
-            true => draft::put_back(&entry.path())?,
-            false => {}
+        if !entry.file_type().is_ok_and(|t| t.is_file()) {
+            continue;
+        }
+        if is_draft {
+            remove(&entry.path())?;
+        } else if dir.ends_with(TaskState::Queues.dir())
+            && let Err(fault) = draft::put_back(&entry.path())
+        {
+            tracing::warn!(%fault, "a task file stays out of the way");
         }
     }
     Ok(())

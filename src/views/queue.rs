@@ -88,7 +88,12 @@ pub fn queued(path: &Path, document: &str) -> Queued {
     if !meta.is_file() || meta.len() > super::TASK_FILE_LIMIT {
         return Queued::Broken;
     }
-    let Ok(there) = std::fs::read(path) else { return Queued::Broken };
+    let there = match std::fs::read(path) {
+        Ok(there) => there,
+        // Another user's: whoever takes it in tells why that cannot be.
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => return Queued::Another,
+        Err(_) => return Queued::Broken,
+    };
     if there == document.as_bytes() {
         return Queued::Ours;
     }

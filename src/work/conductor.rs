@@ -316,7 +316,7 @@ impl Conductor {
         }
         if row.role == Role::Recv && !assembly::already_renamed(&row) && !self.lies_in_place(&row).await? {
             let mut opened = self.open_assembly(&row).await;
-            if opened.as_ref().is_err_and(|f| !f.is_transient()) {
+            if opened.as_ref().is_err_and(|f| self.swept.is_none() || !f.is_transient()) {
                 // What tasks that are over left goes before anybody is told that there is no room.
                 self.swept = None;
                 self.sweep_staging().await;

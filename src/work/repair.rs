@@ -247,12 +247,9 @@ pub async fn after_fault(
             let lost: HashSet<&str> = fault.others.iter().chain([path]).map(String::as_str).collect();
             let named = (0u32..).zip(plan.files.iter()).filter(|(_, f)| lost.contains(f.path.as_str()));
             let (mine, brought): (Vec<_>, Vec<_>) = named.map(|(n, _)| n).partition(|n| unfinished.contains(n));
-            // Others have brought them meanwhile, or a copy was found: the leg goes on with the rest. Not for ever: a leg
-            // that never asks for what is there cannot fail on it twice.
-            if mine.is_empty()
-                && !brought.is_empty()
-                && let Some(tries) = try_again(config.retries.max(2), tries, moved)
-            {
+            // Others have brought them meanwhile, or a copy was found: the leg goes on with the rest. It does not ask for
+            // them again, and so cannot fail on them twice.
+            if mine.is_empty() && !brought.is_empty() {
                 return Ok(Verdict::Retry { at: None, tries });
             }
             mine

@@ -83,9 +83,9 @@ async fn a_file_that_is_copied_by_now_is_no_reason_to_fail() {
     let both = Fault { others: vec!["b.mxf".into()], ..missing.clone() };
     let ends = async |fault: &Fault, unfinished: &[u32]| {
         let unfinished = unfinished.iter().copied().collect();
-        after_fault(&f.node, &plan, Method::Cdn, &unfinished, fault, 0, false).await.unwrap()
+        after_fault(&f.node, &plan, Method::Cdn, &unfinished, fault, RETRIES - 1, false).await.unwrap()
     };
-    assert_eq!(ends(&missing, &[1]).await, Verdict::Retry { at: None, tries: 1 });
+    assert_eq!(ends(&missing, &[1]).await, Verdict::Retry { at: None, tries: RETRIES - 1 }, "the tries are those of before");
     assert!(f.node.store.refusals(task).await.unwrap().is_empty(), "nobody is to blame");
     // Another one that it failed on is still to be brought.
     assert_eq!(ends(&both, &[1]).await, Verdict::Failed);
