@@ -66,12 +66,21 @@ struct Known {
     spans: Option<OpenSpans>,
 }
 
+/// Is the zone what it was when this was the time? Each thread sees within a second that it has changed, and the next step of
+/// a tick may run in another one.
+fn is_of_this_zone(now: &DateTime<Local>) -> bool {
+    Local.offset_from_utc_datetime(&now.naive_utc()) == *now.offset()
+}
+
 impl Known {
     fn look(windows: Windows, now: DateTime<Local>) -> Self {
+        let before = is_of_this_zone(&now);
         let change = windows.next_change(now);
         let hour = Hour { open: windows.is_open(now.time()), change: change.map(|c| c.timestamp_millis()) };
         let again = now + LOOK_AGAIN;
-        Self { windows, hour, since: now, until: change.map_or(again, |c| c.min(again)), spans: None }
+        // What was found in another zone than that of `now` is found out anew at once.
+        let until = if before && is_of_this_zone(&now) { change.map_or(again, |c| c.min(again)) } else { now };
+        Self { windows, hour, since: now, until, spans: None }
     }
 
     /// Clocks jump, and zones change.
@@ -110,7 +119,9 @@ impl Hours {
             return Err(NotYet);
         }
         let began = Instant::now();
-        let spans = known.spans.insert(open_spans(&known.windows, &now)).clone();
+        let before = is_of_this_zone(&now);
+        let spans = open_spans(&known.windows, &now);
+        known.spans = Some(spans.clone()).filter(|_| before && is_of_this_zone(&now));
         self.spent += began.elapsed();
         Ok(spans)
     }
